@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import TypeAdapter
 
@@ -21,8 +21,8 @@ GROUP = "channels.knative.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-DISPATCHER = "dispatcher"
-PROVISIONER = "provisioner"
+DISPATCHER: Final = "dispatcher"
+PROVISIONER: Final = "provisioner"
 Role = Literal["dispatcher", "provisioner"]
 
 Kind = Literal["Bus", "ClusterBus", "Channel", "Subscription"]

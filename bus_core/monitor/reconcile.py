@@ -1,0 +1,366 @@
+"""Reconcile one channel: compare what is wanted with what the hooks were told, call those that differ, say so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from random import random
+
+from bus_core.conditions import Condition
+from bus_core.errors import ParameterError
+from bus_core.leadership import Leadership
+from bus_core.monitor.cache import Cache
+from bus_core.monitor.handler import Hooks
+from bus_core.monitor.told import Failure, Fingerprint, Result, Told, ToldSubscription, attempt
+from bus_core.monitor.view import ABSENT, Availability, ChannelView
+from bus_core.parameters import ParameterScope, ResolvedParameters, resolve_parameters
+from bus_core.references import ChannelReference, SubscriptionReference
+from bus_core.resources import (
+    DELIVERY_DEFAULTS,
+    DISPATCHER,
+    PROVISIONER,
+    AnyBus,
+    Channel,
+    ChannelSpec,
+    Metadata,
+    Resource,
+    Role,
+    Subscription,
+)
+from bus_core.sources import Source
+from bus_core.telemetry import get_logger
+
+SYNCED = "Synced"
+ERR_RESOURCE_SYNC = "ErrResourceSync"
+
+log = get_logger(__name__)
+
+
+class Reconciler:
+    """Level-based: `reconcile` may be called at any time, for any channel, and does only what is missing.
+
+    Thread-safe as long as one channel is reconciled by one thread at a time, which the workqueue ensures.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        cache: Cache,
+        source: Source,
+        leadership: Leadership,
+        roles: Collection[Role],
+        *,
+        deletion_grace: float,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random,
+    ) -> None:
+        self._hooks = hooks
+        self._cache = cache
+        self._source = source
+        self._leadership = leadership
+        self._roles = frozenset(roles)
+        self._grace = deletion_grace
+        self._clock = clock
+        self._jitter = jitter
+        self._told: dict[ChannelReference, Told] = {}
+        self._again: set[SubscriptionReference] = set()
+        self.finalizer = f"bus-core/{cache.reference.name}"
+        self.views: dict[ChannelReference, ChannelView] = {}
+
+    def leads(self, role: Role) -> bool:
+        return role in self._roles and self._leadership.held(role)
+
+    def again(self, subscription: SubscriptionReference) -> None:
+        """Tell `subscribe` once more at the next reconcile, although nothing differs."""
+        self._again.add(subscription)
+
+    def reconcile(self, reference: ChannelReference) -> tuple[Result, float | None]:
+        """Bring one channel to what is wanted.
+
+        Returns:
+            The worst result of its hooks, and in how many seconds to come back (None: when something changes).
+
+        Raises:
+            TemporaryError: the source did not take a write.
+        """
+        channel = self._cache.channel(reference)
+        told = self._told.setdefault(reference, Told())
+        wanted = channel is not None and channel.bus == self._cache.reference and not channel.deleted
+        if told.uid and (channel is None or channel.uid != told.uid or not wanted):
+            self.views[reference] = ABSENT  # refuse first, then take apart
+        try:
+            if channel is not None and wanted:
+                if told.uid and told.uid != channel.uid:
+                    self._end(reference, told, None)
+                self._serve(reference, channel, told)
+            else:
+                self._end(reference, told, channel)
+        finally:
+            present = [channel, *self._cache.subscriptions(reference).values()]
+            told.ended &= {resource.uid for resource in present if resource is not None}
+            if not (told.channel or told.failures or told.subscriptions or told.ended) and told.deleted_since is None:
+                del self._told[reference]
+        return self._summary(told)
+
+    # A channel that is wanted.
+
+    def _serve(self, reference: ChannelReference, channel: Channel, told: Told) -> None:
+        told.uid, told.channel, told.deleted_since = channel.uid, channel, None
+        bus = self._cache.bus
+        view = self.views.get(reference, ABSENT)
+        if view.availability is Availability.ABSENT:
+            self.views[reference] = view = ChannelView(Availability.UNPROVISIONED, channel)
+        if bus is None:
+            return  # nothing new without a Bus; what works goes on
+        resolved = self._resolve("channel", bus, channel, told)
+        if resolved is not None:
+            told.parameters = parameters = resolved
+            if self.leads(PROVISIONER):
+                self._provision(channel, parameters, told)
+        if self.leads(PROVISIONER):
+            self._write_channel_conditions(channel, told)
+        if channel.is_true("Provisioned"):
+            if DISPATCHER in self._roles:
+                self._subscriptions(reference, channel, bus, told)
+            subscriptions = {name: known.subscription for name, known in told.subscriptions.items()}
+            self.views[reference] = ChannelView(Availability.READY, channel, told.parameters, subscriptions)
+
+    def _provision(self, channel: Channel, parameters: ResolvedParameters, told: Told) -> None:
+        fingerprint: Fingerprint = (channel.uid, _frozen(parameters))
+        if told.provisioned == fingerprint or self._waits(told, "", fingerprint):
+            return
+        self._source.add_finalizer(channel, self.finalizer)
+        if not self.leads(PROVISIONER):
+            return
+        call = partial(self._hooks.provision, channel, parameters)
+        if self._attempt(told, "", fingerprint, f"provision {channel.reference}", channel, call):
+            told.provisioned = fingerprint
+            self._warn_of_ignored(channel)
+            self._source.record_event(channel, SYNCED, "the channel is provisioned")
+
+    def _write_channel_conditions(self, channel: Channel, told: Told) -> None:
+        failure = told.failures.get("")
+        works = told.provisioned is not None or channel.is_true("Provisioned")
+        note = self._ignored_arguments(channel)
+        if failure is None and told.provisioned is None:
+            return  # its turn has not come
+        if failure is None:
+            conditions = [Condition("Provisioned", "True", "Provisioned", note)]
+            ready = Condition("Ready", "True", "Provisioned", note)
+        elif works:
+            # It goes on as it was: dispatchers read Provisioned, people read Ready.
+            conditions = [Condition("Provisioned", "True", "UpdateFailed", failure.message)]
+            ready = Condition("Ready", "False", failure.reason, failure.message)
+        else:
+            conditions = [Condition("Provisioned", "False", failure.reason, failure.message)]
+            ready = Condition("Ready", "False", failure.reason, failure.message)
+        if not self._source.is_cluster:
+            conditions += [Condition("Serviceable", "True", "Local"), Condition("Routeable", "True", "Local")]
+        self._source.write_conditions(channel, [*conditions, ready])
+
+    def _subscriptions(self, reference: ChannelReference, channel: Channel, bus: AnyBus, told: Told) -> None:
+        present = self._cache.subscriptions(reference)
+        for name, known in list(told.subscriptions.items()):
+            now = present.get(name)
+            if now is None or now.deleted or now.uid != known.subscription.uid:
+                self._unsubscribe(channel, known.subscription, told)
+        for subscription in present.values():
+            if subscription.deleted:
+                self._release_subscription(channel, subscription, told)
+            else:
+                self._subscribe(channel, subscription, bus, told)
+        for name in [name for name in told.failures if name and name not in present]:
+            del told.failures[name]
+
+    def _subscribe(self, channel: Channel, subscription: Subscription, bus: AnyBus, told: Told) -> None:
+        name = subscription.name
+        if self.leads(DISPATCHER):
+            self._source.add_finalizer(subscription, self.finalizer)
+        parameters = self._resolve("subscription", bus, subscription, told)
+        if parameters is not None:
+            delivery = subscription.spec.delivery.over(channel.spec.delivery).over(DELIVERY_DEFAULTS)
+            spec = subscription.spec
+            fingerprint: Fingerprint = (subscription.uid, channel.uid, spec.subscriber, spec.reply_to, delivery) + (
+                _frozen(parameters),
+                _frozen(told.parameters),
+            )
+            known = told.subscriptions.get(name)
+            again = subscription.reference in self._again
+            if (again or known is None or known.fingerprint != fingerprint) and (
+                again or not self._waits(told, name, fingerprint)
+            ):
+                self._again.discard(subscription.reference)
+                call = partial(self._hooks.subscribe, channel, subscription, parameters, told.parameters)
+                what = f"subscribe {subscription.reference}"
+                if self._attempt(told, name, fingerprint, what, subscription, call):
+                    told.subscriptions[name] = ToldSubscription(subscription, fingerprint)
+                    told.ended.discard(subscription.uid)
+                    self._warn_of_ignored(subscription)
+                    if self.leads(DISPATCHER):
+                        self._source.record_event(subscription, SYNCED, "events are dispatched to the subscriber")
+        if self.leads(DISPATCHER):
+            failure = told.failures.get(name)
+            note = self._ignored_arguments(subscription)
+            if failure is None:
+                condition = Condition("Dispatching", "True", "Dispatching", note)
+            else:
+                condition = Condition("Dispatching", "False", failure.reason, failure.message)
+            ready = Condition("Ready", condition.status, condition.reason, condition.message)
+            self._source.write_conditions(subscription, [condition, ready])
+
+    # What is no longer wanted.
+
+    def _end(self, reference: ChannelReference, told: Told, channel: Channel | None) -> None:
+        """Take apart a channel that is deleted, gone, replaced under its name, or another bus's."""
+        ours = channel if channel is not None and channel.bus == self._cache.reference else None
+        last = ours or told.channel or _stand_in(reference)
+        if DISPATCHER in self._roles:
+            self._end_subscriptions(reference, last, told)
+        if ours is not None and not self._unprovision_deleted(ours, told):
+            return
+        if ours is None and told.channel is not None and told.provisioned is not None and self.leads(PROVISIONER):
+            self._call_unprovision(told.channel, told)  # it vanished, or was replaced, without waiting for us
+        told.uid, told.channel, told.provisioned, told.deleted_since = "", None, None, None
+        told.failures.pop("", None)
+        if ours is None:
+            self.views.pop(reference, None)
+
+    def _end_subscriptions(self, reference: ChannelReference, channel: Channel, told: Told) -> None:
+        present = self._cache.subscriptions(reference)
+        for known in list(told.subscriptions.values()):
+            self._unsubscribe(channel, known.subscription, told)
+        for subscription in present.values():
+            if subscription.deleted:
+                self._release_subscription(channel, subscription, told)
+            elif self.finalizer in subscription.metadata.finalizers and self.leads(DISPATCHER):
+                message = f"there is no channel {subscription.channel}"
+                conditions = [Condition(kind, "False", "ChannelNotFound", message) for kind in ("Dispatching", "Ready")]
+                self._source.write_conditions(subscription, conditions)
+
+    def _unprovision_deleted(self, channel: Channel, told: Told) -> bool:
+        """False while the grace period runs, or when the hook failed."""
+        if self.finalizer not in channel.metadata.finalizers or not self.leads(PROVISIONER):
+            return True
+        now = self._clock()
+        if told.deleted_since is None:
+            told.deleted_since = now
+        if now < told.deleted_since + self._grace:
+            return False
+        if channel.uid not in told.ended:
+            if not told.parameters:
+                told.parameters = self._last_parameters(channel)
+            if not self._call_unprovision(channel, told):
+                return False
+        self._source.remove_finalizer(channel, self.finalizer)
+        told.ended.discard(channel.uid)
+        return True
+
+    def _call_unprovision(self, channel: Channel, told: Told) -> bool:
+        fingerprint: Fingerprint = (channel.uid, "unprovision")
+        if self._waits(told, "", fingerprint):
+            return False
+        call = partial(self._hooks.unprovision, channel, told.parameters)
+        if self._attempt(told, "", fingerprint, f"unprovision {channel.reference}", channel, call):
+            told.ended.add(channel.uid)
+            told.provisioned = None
+            return True
+        return False
+
+    def _release_subscription(self, channel: Channel, subscription: Subscription, told: Told) -> None:
+        """A deleted subscription: this process stops serving it, and the leader lets it go."""
+        if subscription.name in told.subscriptions and not self._unsubscribe(channel, subscription, told):
+            return
+        if self.finalizer in subscription.metadata.finalizers and self.leads(DISPATCHER):
+            if subscription.uid not in told.ended and not self._unsubscribe(channel, subscription, told):
+                return
+            self._source.remove_finalizer(subscription, self.finalizer)
+            told.ended.discard(subscription.uid)
+
+    def _unsubscribe(self, channel: Channel, subscription: Subscription, told: Told) -> bool:
+        fingerprint: Fingerprint = (subscription.uid, "unsubscribe")
+        name = subscription.name
+        if self._waits(told, name, fingerprint):
+            return False
+        call = partial(self._hooks.unsubscribe, channel, subscription)
+        if not self._attempt(told, name, fingerprint, f"unsubscribe {subscription.reference}", subscription, call):
+            return False
+        told.subscriptions.pop(name, None)
+        told.ended.add(subscription.uid)
+        return True
+
+    # Shared.
+
+    def _attempt(
+        self, told: Told, name: str, fingerprint: Fingerprint, what: str, resource: Resource, call: Callable[[], None]
+    ) -> bool:
+        before = told.failures.pop(name, None)
+        failure = attempt(call, before, fingerprint, what, self._clock(), self._jitter)
+        if failure is None:
+            return True
+        told.failures[name] = failure
+        if before is None or before.message != failure.message:
+            self._source.record_event(resource, ERR_RESOURCE_SYNC, f"{what}: {failure.message}", warning=True)
+        return False
+
+    def _waits(self, told: Told, name: str, fingerprint: Fingerprint) -> bool:
+        failure = told.failures.get(name)
+        return failure is not None and failure.fingerprint == fingerprint and self._clock() < failure.until
+
+    def _resolve(
+        self, scope: ParameterScope, bus: AnyBus, resource: Channel | Subscription, told: Told
+    ) -> ResolvedParameters | None:
+        name = resource.name if scope == "subscription" else ""
+        arguments = resource.spec.arguments
+        try:
+            resolved, _ = resolve_parameters(scope, self._hooks.declared, bus.spec.parameters, arguments=arguments)
+        except ParameterError as error:
+            fingerprint: Fingerprint = (resource.uid, "parameters", str(error))
+            before = told.failures.get(name)
+            if before is None or before.fingerprint != fingerprint:
+                told.failures[name] = Failure(fingerprint, "permanent", "MissingParameter", str(error), float("inf"))
+                self._source.record_event(resource, ERR_RESOURCE_SYNC, str(error), warning=True)
+            return None
+        failure = told.failures.get(name)
+        if failure is not None and failure.reason == "MissingParameter":
+            del told.failures[name]
+        return resolved
+
+    def _ignored_arguments(self, resource: Channel | Subscription) -> str:
+        bus = self._cache.bus
+        scope: ParameterScope = "channel" if isinstance(resource, Channel) else "subscription"
+        declared = [*self._hooks.declared, *(bus.spec.parameters if bus else ())]
+        known = {parameter.name for parameter in declared if parameter.scope == scope}
+        unknown = sorted(set(resource.spec.arguments) - known)
+        return f"ignored, because nobody declares them: {', '.join(unknown)}" if unknown else ""
+
+    def _warn_of_ignored(self, resource: Channel | Subscription) -> None:
+        if note := self._ignored_arguments(resource):
+            log.warning("arguments are ignored", resource=str(resource.key), detail=note)
+
+    def _last_parameters(self, channel: Channel) -> ResolvedParameters:
+        """For an unprovision in a process that never provisioned: as good as can be known, and never an error."""
+        bus = self._cache.bus
+        try:
+            declared = bus.spec.parameters if bus else ()
+            return resolve_parameters("channel", self._hooks.declared, declared, arguments=channel.spec.arguments)[0]
+        except ParameterError:
+            return dict(channel.spec.arguments)
+
+    def _summary(self, told: Told) -> tuple[Result, float | None]:
+        now = self._clock()
+        order: tuple[Result, ...] = ("ok", "permanent", "temporary", "error")
+        worst: Result = max((failure.result for failure in told.failures.values()), key=order.index, default="ok")
+        moments = [failure.until for failure in told.failures.values() if failure.until != float("inf")]
+        if told.deleted_since is not None and now < told.deleted_since + self._grace:
+            moments.append(told.deleted_since + self._grace)
+        return worst, (max(min(moments) - now, 0.0) if moments else None)
+
+
+def _frozen(parameters: ResolvedParameters) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(parameters.items()))
+
+
+def _stand_in(reference: ChannelReference) -> Channel:
+    """A channel of which nothing but the name is known: it was deleted while nobody ran."""
+    return Channel(Metadata(reference.name, reference.namespace, deleted=True), spec=ChannelSpec())

@@ -1,0 +1,128 @@
+"""The workqueue: keys to reconcile, each at most once in the queue and in at most one thread at a time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_BACKOFF = 0.1
+MAX_BACKOFF = 30.0
+
+
+def backoff(failures: int, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds to wait after so many failures in a row (from 1): doubling, capped, then half of that at least."""
+    return min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 30), MAX_BACKOFF) * (0.5 + 0.5 * jitter())
+
+
+class WorkQueue(Generic[K]):
+    """Deduplicates, delays, and backs off per key, as the workqueue of Kubernetes' client-go does. Thread-safe.
+
+    A key that is added while it is being worked on is queued again when that work is `done`.
+
+    Args:
+        clock: seconds, monotonic.
+        jitter: in [0, 1); see `backoff`.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._changed = threading.Condition()
+        self._queue: deque[K] = deque()
+        self._dirty: set[K] = set()
+        self._working: set[K] = set()
+        self._failures: dict[K, int] = {}
+        self._due: dict[K, float] = {}
+        self._later: list[tuple[float, int, K]] = []
+        self._sequence = itertools.count()
+        self._closed = False
+
+    def add(self, key: K) -> None:
+        """Queue a key now, whatever delay it was waiting out."""
+        with self._changed:
+            self._due.pop(key, None)
+            self._add(key)
+
+    def add_after(self, key: K, delay: float) -> None:
+        """Queue a key in `delay` seconds, or sooner if it already waits for an earlier moment."""
+        with self._changed:
+            if self._closed or key in self._dirty:
+                return
+            moment = self._clock() + delay
+            if moment < self._due.get(key, float("inf")):
+                self._due[key] = moment
+                heapq.heappush(self._later, (moment, next(self._sequence), key))
+                self._changed.notify()
+
+    def add_failed(self, key: K) -> float:
+        """Queue a key again after its back-off; the delay in seconds. `forget` ends the series."""
+        with self._changed:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = backoff(failures, self._jitter)
+        self.add_after(key, delay)
+        return delay
+
+    def forget(self, key: K) -> None:
+        """The key succeeded: its next failure backs off from the start."""
+        with self._changed:
+            self._failures.pop(key, None)
+
+    def get(self, timeout: float | None = None) -> K | None:
+        """The next key, now being worked on: call `done` with it. None after `close`, or when `timeout` has passed."""
+        deadline = None if timeout is None else self._clock() + timeout
+        with self._changed:
+            while True:
+                if self._closed:
+                    return None
+                now = self._clock()
+                self._move_due(now)
+                if self._queue:
+                    key = self._queue.popleft()
+                    self._dirty.discard(key)
+                    self._working.add(key)
+                    return key
+                moments = [self._later[0][0]] if self._later else []
+                if deadline is not None:
+                    if now >= deadline:
+                        return None
+                    moments.append(deadline)
+                self._changed.wait(min(moments) - now if moments else None)
+
+    def done(self, key: K) -> None:
+        """The work on the key has ended."""
+        with self._changed:
+            self._working.discard(key)
+            if key in self._dirty:
+                self._queue.append(key)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Hand out nothing more; every `get` returns None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _add(self, key: K) -> None:
+        if self._closed or key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._working:
+            self._queue.append(key)
+            self._changed.notify()
+
+    def _move_due(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            moment, _, key = heapq.heappop(self._later)
+            if self._due.get(key) == moment:  # else the entry is stale: the key was added sooner
+                del self._due[key]
+                self._add(key)
