@@ -240,4 +240,4 @@ def _package(point: importlib.metadata.EntryPoint) -> tuple[str, str, str]:
     if point.dist is None:
         return "unknown", "", ""
     metadata = point.dist.metadata
-    return point.dist.name, point.dist.version, metadata.get("Summary", "")
+    return point.dist.name, point.dist.version, metadata["Summary"] if "Summary" in metadata else ""  # noqa: SIM401  # it has no typed get

@@ -1,0 +1,52 @@
+"""Checks manifests without running anything: the schema, and the references between resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bus_core.crds.validation import Problem
+from bus_core.errors import ManifestError
+from bus_core.resources import Channel, ResourceKey, Subscription, from_object
+from bus_core.sources.document import Document, Folder, read_file, read_folder
+
+
+def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[ManifestError]]:
+    """Everything that is wrong with the manifests in files and folders, taken together.
+
+    Returns:
+        The resources that were found, and the errors; a path without any resource is an error too.
+    """
+    documents: list[Document] = []
+    errors: list[ManifestError] = []
+    for path in paths:
+        if path.is_dir():
+            folder = read_folder(path)
+        elif path.exists():
+            folder = Folder(path, (read_file(path),))
+        else:
+            errors.append(ManifestError("there is no such file or folder", path=str(path)))
+            continue
+        if not folder.documents and not folder.errors:
+            errors.append(ManifestError("holds no resource of channels.knative.dev", path=str(path)))
+        documents += folder.documents
+        errors += folder.errors
+    # With a broken file in sight nobody can say that a resource is missing.
+    return [document.key for document in documents], errors or list(_dangling(documents))
+
+
+def _dangling(documents: list[Document]) -> Iterable[ManifestError]:
+    keys = {document.key for document in documents}
+    buses = any(key.kind in ("Bus", "ClusterBus") for key in keys)
+    for document in documents:
+        resource = from_object(document.data)
+        if isinstance(resource, Channel) and buses:
+            bus = resource.bus
+            key = ResourceKey("Bus" if bus.namespace else "ClusterBus", bus.namespace, bus.name)
+            if key not in keys:
+                field = "bus" if bus.namespace else "clusterBus"
+                yield document.error(Problem(("spec", field), f"there is no {key}"))
+        if isinstance(resource, Subscription):
+            key = ResourceKey("Channel", resource.namespace, resource.spec.channel)
+            if key not in keys:
+                yield document.error(Problem(("spec", "channel"), f"there is no {key}"))

@@ -1,0 +1,284 @@
+"""The folder source: a folder of manifests, watched, with a state directory in place of an API server's memory."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import watchfiles
+
+from bus_core.conditions import Condition, merge_conditions
+from bus_core.crds.validation import changed_immutable
+from bus_core.errors import TemporaryError
+from bus_core.references import BusReference
+from bus_core.resources import Resource, ResourceKey, from_object
+from bus_core.sources import Change, OnChange
+from bus_core.sources.document import Document, Folder, read_folder
+from bus_core.sources.state import Entry, Object, StateDirectory, default_state_dir
+from bus_core.telemetry import get_logger
+
+SECOND_LOOK = 0.3
+"""How long a resource must be missing, in seconds, before that counts as its deletion: an editor may be saving."""
+
+_TICK_MS = 250
+_RESCAN = 1.0
+
+log = get_logger(__name__)
+
+_Signature = tuple[tuple[str, int, int, int], ...]
+
+
+class ManifestSource:
+    """A `Source` that reads a folder. See `bus_core.sources.Source` for its methods.
+
+    The folder may be edited at any time. A file that is broken keeps what it last held; a resource that is missing is
+    deleted only when the folder exists, every file in it is good, and a second look agrees.
+
+    Args:
+        folder: the manifests; it may come into being later.
+        bus: whose state is kept.
+        state_dir: by default one below `$XDG_STATE_HOME/bus-core/` for this folder and bus.
+        allow_empty: whether a folder without any manifest means that everything is deleted.
+        extra: further objects, such as a Bus made in memory.
+
+    Raises:
+        ConfigurationError: the state directory cannot be used.
+    """
+
+    is_cluster = False
+
+    def __init__(
+        self,
+        folder: Path,
+        bus: BusReference,
+        *,
+        state_dir: Path | None = None,
+        allow_empty: bool = False,
+        extra: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.folder = folder
+        self.synced = threading.Event()
+        self._state = StateDirectory(state_dir or default_state_dir(folder, bus), folder)
+        self._allow_empty = allow_empty
+        self._extra = [Document(Path(), data, {(): 0}) for data in extra]
+        self._on_change: OnChange | None = None
+        self._reporting = threading.RLock()
+        self._reported: dict[ResourceKey, str] = {}
+        self._scanned: Folder | None = None
+        self._signature: _Signature | None = None
+        self._missing: dict[ResourceKey, float] = {}
+        self._complaints: frozenset[str] = frozenset()
+        self._last_events: dict[tuple[ResourceKey, str], str] = {}
+
+    def run(self, on_change: OnChange, stop: threading.Event) -> None:
+        self._on_change = on_change
+        self._look()
+        self.synced.set()
+        looked = time.monotonic()
+        while not stop.is_set():
+            paths = [path for path in (self.folder, self._state.resources) if path.is_dir()]
+            for changes in watchfiles.watch(
+                *paths,
+                watch_filter=None,
+                debounce=50,
+                step=20,
+                stop_event=stop,
+                rust_timeout=_TICK_MS,
+                yield_on_timeout=True,
+                raise_interrupt=False,
+            ):
+                # The slow look beside the watch is for what no watch reports: links that are swapped far away.
+                if changes or self._missing or time.monotonic() - looked >= _RESCAN:
+                    self._look()
+                    looked = time.monotonic()
+                if paths != [path for path in (self.folder, self._state.resources) if path.is_dir()]:
+                    break
+
+    def add_finalizer(self, resource: Resource, finalizer: str) -> None:
+        def add(data: Object) -> bool:
+            finalizers = data["metadata"].setdefault("finalizers", [])
+            if finalizer in finalizers:
+                return False
+            finalizers.append(finalizer)
+            return True
+
+        if finalizer not in resource.metadata.finalizers and not self._change(resource, add):
+            raise TemporaryError(f"{resource.key} has changed meanwhile")
+
+    def remove_finalizer(self, resource: Resource, finalizer: str) -> None:
+        def remove(data: Object) -> bool:
+            finalizers = data["metadata"].get("finalizers") or []
+            if finalizer not in finalizers:
+                return False
+            finalizers.remove(finalizer)
+            return True
+
+        self._change(resource, remove)
+
+    def write_conditions(self, resource: Resource, conditions: Sequence[Condition]) -> None:
+        now = dt.datetime.now(dt.UTC)
+        merged = merge_conditions(resource.conditions, conditions, now)
+        generation = resource.metadata.generation
+        if merged == resource.conditions and resource.observed_generation == generation:
+            return  # the caller's version says it already; if it is stale, a newer one is on its way to the caller
+
+        def merge(data: Object) -> bool:
+            status = data.setdefault("status", {})
+            old = [Condition.from_object(item) for item in status.get("conditions", ())]
+            new = merge_conditions(old, conditions, now)
+            if list(new) == old and status.get("observedGeneration") == generation:
+                return False
+            status["conditions"] = [condition.to_object() for condition in new]
+            status["observedGeneration"] = generation
+            return True
+
+        self._change(resource, merge)
+
+    def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
+        key = (resource.key, reason)
+        if self._last_events.get(key) == message and warning:
+            return
+        self._last_events[key] = message
+        say = log.warning if warning else log.info
+        say(message, resource=str(resource.key), reason=reason)
+
+    def _change(self, resource: Resource, change: Callable[[Object], bool]) -> bool:
+        """Change the stored resource; False when it is gone or another one has taken its name."""
+        key = resource.key
+        with self._state.transaction():
+            entry = self._state.read(key)
+            if entry is None or entry.object["metadata"]["uid"] != resource.uid:
+                return False
+            data = copy.deepcopy(entry.object)
+            if change(data):
+                self._store(key, Entry(data, entry.origin))
+        self._report()
+        return True
+
+    def _store(self, key: ResourceKey, entry: Entry) -> None:
+        metadata = entry.object["metadata"]
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            self._state.remove(key)
+        else:
+            self._state.write(key, entry)
+
+    def _look(self) -> None:
+        """Bring the state to what the folder says, and report what has changed."""
+        signature = self._sign()
+        if self._scanned is None or signature != self._signature or self._missing:
+            self._scanned, self._signature = read_folder(self.folder), signature
+        folder = self._scanned
+        with self._state.transaction():
+            complaints = [str(error) for error in folder.errors]
+            wanted = {document.key: document for document in (*folder.documents, *self._extra)}
+            stored = self._state.read_all()
+            for key, document in wanted.items():
+                complaint = self._take_in(key, document, stored.get(key))
+                if complaint:
+                    complaints.append(complaint)
+            self._delete_missing(folder, [key for key in stored if key not in wanted], stored)
+        for complaint in sorted(set(complaints) - self._complaints):
+            log.warning("a manifest cannot be used; what it held before stays", detail=complaint)
+        self._complaints = frozenset(complaints)
+        self._report()
+
+    def _take_in(self, key: ResourceKey, document: Document, entry: Entry | None) -> str:
+        """Store a manifest that is new or changed; the complaint if it may not change so."""
+        data = document.data
+        metadata = data["metadata"]
+        spec = data.get("spec") or {}
+        origin = "" if document in self._extra else str(document.path)
+        about = {name: metadata[name] for name in ("labels", "annotations") if metadata.get(name)}
+        if entry is None:
+            fresh: Object = {
+                "apiVersion": data["apiVersion"],
+                "kind": data["kind"],
+                "metadata": {"name": key.name, "namespace": key.namespace, "uid": str(uuid.uuid4()), "generation": 1}
+                | about,
+                "spec": spec,
+            }
+            self._state.write(key, Entry(fresh, origin))
+            return ""
+        old = entry.object
+        if old["metadata"].get("deletionTimestamp"):
+            return ""  # its old self goes first; then it is taken in as a new one
+        same = old.get("spec") == spec and all(
+            old["metadata"].get(name) == about.get(name) for name in ("labels", "annotations")
+        )
+        if same and entry.origin == origin:
+            return ""
+        problem = changed_immutable(old, {**data, "spec": spec})
+        if problem is not None:
+            return str(document.error(problem))
+        changed = copy.deepcopy(old)
+        if changed.get("spec") != spec:
+            changed["spec"] = spec
+            changed["metadata"]["generation"] = int(old["metadata"].get("generation") or 1) + 1
+        for name in ("labels", "annotations"):
+            changed["metadata"].pop(name, None)
+        changed["metadata"] |= about
+        self._state.write(key, Entry(changed, origin))
+        return ""
+
+    def _delete_missing(
+        self, folder: Folder, missing: Iterable[ResourceKey], stored: Mapping[ResourceKey, Entry]
+    ) -> None:
+        trusted = folder.exists and not folder.errors and (bool(folder.documents) or self._allow_empty)
+        now = time.monotonic()
+        before, self._missing = self._missing, {}
+        for key in missing:
+            data = stored[key].object
+            if data["metadata"].get("deletionTimestamp") or not trusted:
+                continue
+            since = before.get(key, now)
+            if now - since < SECOND_LOOK:
+                self._missing[key] = since
+                continue
+            data = copy.deepcopy(data)
+            data["metadata"]["deletionTimestamp"] = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._store(key, Entry(data, stored[key].origin))
+
+    def _report(self) -> None:
+        """Tell of every stored resource that differs from what was told last."""
+        if self._on_change is None:
+            return
+        with self._reporting:
+            stored = self._state.read_all()
+            for key in [key for key in self._reported if key not in stored]:
+                del self._reported[key]
+                self._on_change(Change(key, None))
+            for key, entry in stored.items():
+                metadata = entry.object["metadata"]
+                version = f"{metadata['uid']} {metadata['resourceVersion']}"
+                if self._reported.get(key) != version:
+                    self._reported[key] = version
+                    self._on_change(Change(key, from_object(entry.object)))
+
+    def _sign(self) -> _Signature:
+        """Tells cheaply whether any file has changed; follows links, so that a swapped one counts."""
+        found = []
+        for path in sorted(self.folder.rglob("*")) if self.folder.is_dir() else ():
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        return tuple(found)
+
+
+def bus_object(bus: BusReference, driver: str) -> Object:
+    """A Bus made in memory, for `bus run --driver X` on manifests that have none."""
+    metadata = {"name": bus.name} if bus.is_cluster_bus else {"name": bus.name, "namespace": bus.namespace}
+    kind = "ClusterBus" if bus.is_cluster_bus else "Bus"
+    return {
+        "apiVersion": "channels.knative.dev/v1alpha1",
+        "kind": kind,
+        "metadata": metadata,
+        "spec": {"driver": driver},
+    }
