@@ -1,0 +1,127 @@
+"""bus-core: channels and subscriptions over HTTP, with a broker of your choice behind them.
+
+Everything in `__all__` is the public API; the rest may change without notice. Errors are drawn in `bus_core.errors`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bus_core.errors import (
+    BusError,
+    BusyError,
+    ConfigurationError,
+    DeadlineError,
+    DestinationError,
+    DispatchError,
+    DriverError,
+    InvalidMessageError,
+    ManifestError,
+    MessageTooLargeError,
+    ParameterError,
+    PermanentError,
+    ReplyError,
+    ResponseError,
+    TemporaryError,
+    UnavailableError,
+    UnknownChannelError,
+    UnknownSubscriptionError,
+)
+from bus_core.hookspecs import BusSyncing, Driver, DriverContext, DriverSettings, Outcome, hookimpl
+from bus_core.leadership import ALWAYS, Leadership
+from bus_core.message import DispatchDefaults, ForwardedHeaders, Message
+from bus_core.parameters import Parameter, ResolvedParameters
+from bus_core.references import BusReference, ChannelReference, SubscriptionReference
+from bus_core.resources import (
+    DISPATCHER,
+    PROVISIONER,
+    Bus,
+    BusSpec,
+    Channel,
+    ChannelSpec,
+    ClusterBus,
+    DeliverySpec,
+    Metadata,
+    Subscription,
+    SubscriptionSpec,
+)
+
+if TYPE_CHECKING:
+    from bus_core.dispatch import MessageDispatcher
+    from bus_core.leadership.file_lock import FileLock
+    from bus_core.monitor import Monitor, MonitorEventHandlerFuncs
+    from bus_core.receiver import MessageReceiver
+    from bus_core.sources.manifests import ManifestSource
+
+__version__ = "0.1.0"
+
+# Imported at their first use: a driver's module needs none of them, and they bring Falcon and gunicorn along.
+_LATE = {
+    "FileLock": "bus_core.leadership.file_lock",
+    "ManifestSource": "bus_core.sources.manifests",
+    "MessageDispatcher": "bus_core.dispatch",
+    "MessageReceiver": "bus_core.receiver",
+    "Monitor": "bus_core.monitor",
+    "MonitorEventHandlerFuncs": "bus_core.monitor",
+}
+
+__all__ = [
+    "ALWAYS",
+    "DISPATCHER",
+    "PROVISIONER",
+    "Bus",
+    "BusError",
+    "BusReference",
+    "BusSpec",
+    "BusSyncing",
+    "BusyError",
+    "Channel",
+    "ChannelReference",
+    "ChannelSpec",
+    "ClusterBus",
+    "ConfigurationError",
+    "DeadlineError",
+    "DeliverySpec",
+    "DestinationError",
+    "DispatchDefaults",
+    "DispatchError",
+    "Driver",
+    "DriverContext",
+    "DriverError",
+    "DriverSettings",
+    "FileLock",
+    "ForwardedHeaders",
+    "InvalidMessageError",
+    "Leadership",
+    "ManifestError",
+    "ManifestSource",
+    "Message",
+    "MessageDispatcher",
+    "MessageReceiver",
+    "MessageTooLargeError",
+    "Metadata",
+    "Monitor",
+    "MonitorEventHandlerFuncs",
+    "Outcome",
+    "Parameter",
+    "ParameterError",
+    "PermanentError",
+    "ReplyError",
+    "ResolvedParameters",
+    "ResponseError",
+    "Subscription",
+    "SubscriptionReference",
+    "SubscriptionSpec",
+    "TemporaryError",
+    "UnavailableError",
+    "UnknownChannelError",
+    "UnknownSubscriptionError",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _LATE[name]
+    except KeyError:
+        raise AttributeError(f"module 'bus_core' has no attribute {name!r}") from None
+    return getattr(import_module(module), name)

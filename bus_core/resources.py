@@ -245,7 +245,11 @@ class Channel(_Resource):
     @property
     def bus(self) -> BusReference:
         """The bus that backs this channel."""
-        return BusReference(self.spec.cluster_bus) if self.spec.cluster_bus else BusReference(self.spec.bus, self.namespace)
+        return (
+            BusReference(self.spec.cluster_bus)
+            if self.spec.cluster_bus
+            else BusReference(self.spec.bus, self.namespace)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +270,11 @@ class Subscription(_Resource):
     @property
     def channel(self) -> ChannelReference:
         return ChannelReference(self.spec.channel, self.namespace)
+
+
+def effective_delivery(subscription: Subscription, channel: Channel) -> DeliverySpec:
+    """The subscription's rules over the channel's over the defaults, field by field."""
+    return subscription.spec.delivery.over(channel.spec.delivery).over(DELIVERY_DEFAULTS)
 
 
 AnyBus = Bus | ClusterBus

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]  # a dependency's dependency
+from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator
 
 from bus_core.crds import schemas

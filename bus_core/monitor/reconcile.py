@@ -17,7 +17,6 @@ from bus_core.monitor.view import ABSENT, Availability, ChannelView
 from bus_core.parameters import ParameterScope, ResolvedParameters, resolve_parameters
 from bus_core.references import ChannelReference, SubscriptionReference
 from bus_core.resources import (
-    DELIVERY_DEFAULTS,
     DISPATCHER,
     PROVISIONER,
     AnyBus,
@@ -27,6 +26,7 @@ from bus_core.resources import (
     Resource,
     Role,
     Subscription,
+    effective_delivery,
 )
 from bus_core.sources import Source
 from bus_core.telemetry import get_logger
@@ -179,7 +179,7 @@ class Reconciler:
             self._source.add_finalizer(subscription, self.finalizer)
         parameters = self._resolve("subscription", bus, subscription, told)
         if parameters is not None:
-            delivery = subscription.spec.delivery.over(channel.spec.delivery).over(DELIVERY_DEFAULTS)
+            delivery = effective_delivery(subscription, channel)
             spec = subscription.spec
             fingerprint: Fingerprint = (subscription.uid, channel.uid, spec.subscriber, spec.reply_to, delivery) + (
                 _frozen(parameters),

@@ -1,0 +1,58 @@
+# Everything a developer runs. It needs make and Python 3.11 or newer; all else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+PROJECTS := . plugins/stub_bus plugins/kafka_bus
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test e2e lint format bench soak docs constraints clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## the virtual environment with everything in it
+
+$(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "bus-core needs Python 3.11 or newer; say which with: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@grep -A40 '^uv==' constraints.txt | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > .venv/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(PROJECTS:%=-e %)
+	@touch $@
+
+demo: $(STAMP) ## the main job: events reach every subscription of a channel
+	@$(BIN)/bus demo
+
+test: $(STAMP) ## the tests, in under three minutes
+	@$(BIN)/pytest -m "not soak"
+
+e2e: $(STAMP) ## the tests that bring real servers of other kinds
+	@$(BIN)/pytest --override-ini=addopts="--import-mode=importlib --strict-markers -ra" tests/e2e
+
+lint: $(STAMP) ## style, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## put the code into its form
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure, side by side in one run
+	@for script in tests/bench/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+soak: $(STAMP) ## what takes minutes by nature
+	@$(BIN)/pytest -m soak --timeout=1800
+
+docs: $(STAMP) ## run every code block of the documentation
+	@$(BIN)/pytest tests/docs
+
+constraints: $(STAMP) ## choose the newest versions of everything, with hashes
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --upgrade --group dev pyproject.toml --no-emit-package bus-core -o constraints.txt
+
+clean: ## remove what was made here
+	@rm -rf .venv .cache build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

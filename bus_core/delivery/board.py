@@ -1,0 +1,226 @@
+"""The board: all lanes, whose turn it is, and what waits for its time. Pure state: no thread, no clock, no HTTP.
+
+Kept apart from everything that runs so that a model can be held against it with injected time. Not thread-safe.
+
+The rules, each of which the model test knows:
+  * a lane holds at most `events` events and `bytes` bytes, whether they are ready, in flight or waiting for a retry;
+  * publish puts an event into every lane of the channel or into none; a full lane that is stalled is shed instead;
+  * lanes take turns by deficit round robin over bytes; a lane without recent success has one exchange in flight, and
+    all such lanes together at most `suspects`;
+  * events of one key are in flight one after the other, a retry keeps the key.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from bus_core.delivery.lane import EVENT_COST, Item, Lane, Leg
+from bus_core.errors import BusyError
+from bus_core.hookspecs import Outcome
+from bus_core.message import Message
+
+QUANTUM = 16 * 1024
+"""How much a lane may send in its turn, in bytes and event costs."""
+
+
+class Board:
+    """See the module's first lines.
+
+    Args:
+        suspects: how many exchanges the lanes without recent success may have in flight together.
+    """
+
+    def __init__(self, suspects: int) -> None:
+        self.suspects = suspects
+        self.events = 0
+        self.suspects_in_flight = 0
+        self._ring: deque[Lane] = deque()
+        self._parked: deque[Lane] = deque()  # suspects that wait for one of the suspects' places
+        self._waiting: list[tuple[float, int, Item]] = []
+        self._sequence = itertools.count()
+        self._suspect_items: set[Item] = set()
+
+    def publish(self, lanes: Iterable[Lane], message: Message, parcel: Any, size: int, now: float) -> list[Lane]:
+        """Queue an event in every lane, or in none.
+
+        Returns:
+            The stalled lanes that were full: their copies were shed and are the caller's to settle.
+
+        Raises:
+            BusyError: a lane that still makes progress is full; nothing was queued.
+        """
+        takers: list[Lane] = []
+        shed: list[Lane] = []
+        for lane in lanes:
+            if lane.fits(size):
+                takers.append(lane)
+            elif lane.is_stalled(now):
+                shed.append(lane)
+            else:
+                lane.count("refusals")
+                raise BusyError(f"the lane of subscription {lane.name} is full ({lane.events} events)")
+        for lane in takers:
+            self._admit(Item(lane, message, parcel, size, now), now)
+        return shed
+
+    def submit(
+        self, lane: Lane, message: Message, parcel: Any, size: int, now: float, key: str | None, future: Future[Outcome]
+    ) -> None:
+        """Queue an event in one lane.
+
+        Raises:
+            BusyError: the lane is full or stalled.
+        """
+        if lane.is_stalled(now):
+            raise BusyError(f"the lane of subscription {lane.name} is stalled")
+        if not lane.fits(size):
+            raise BusyError(f"the lane of subscription {lane.name} is full ({lane.events} events)")
+        self._admit(Item(lane, message, parcel, size, now, key, future), now)
+
+    def send_letter(self, item: Item, sink: Lane, message: Message, parcel: Any, size: int, now: float) -> None:
+        """Put an item that has left its own lane into a sink's; the caller has asked `sink.fits`."""
+        item.lane, item.message, item.parcel, item.size = sink, message, parcel, size
+        item.leg, item.attempts, item.key = Leg.LETTER, 0, None
+        self._admit(item, now)
+
+    def take(self, now: float) -> Item | None:
+        """The next item to exchange, now in flight; None when there is nothing that may start."""
+        ring = self._ring
+        while ring or self._unpark():
+            lane = ring[0]
+            if not lane.may_start(now):
+                ring.popleft()
+                lane.in_ring = False
+                lane.deficit = 0
+                self._unpark()  # it may have come from there, and left its place unused
+                continue
+            suspect = lane.is_suspect(now)
+            if suspect and self.suspects_in_flight >= self.suspects:
+                self._parked.append(ring.popleft())
+                continue
+            item = lane.ready[0]
+            cost = item.size + EVENT_COST
+            if lane.deficit < cost:
+                lane.deficit += QUANTUM
+                ring.rotate(-1)
+                continue
+            lane.deficit -= cost
+            lane.ready.popleft()
+            lane.in_flight += 1
+            item.attempts += 1
+            if suspect:
+                self.suspects_in_flight += 1
+                self._suspect_items.add(item)
+            return item
+        return None
+
+    def retry(self, item: Item, due: float, now: float) -> None:
+        """The exchange failed: the item keeps its place in the bounds and its key, and is ready again at `due`."""
+        self._land(item)
+        heapq.heappush(self._waiting, (due, next(self._sequence), item))
+        self._offer(item.lane, now)
+
+    def grow(self, item: Item, size: int) -> None:
+        """The item now holds a reply of another size."""
+        item.lane.bytes += size - item.size
+        item.size = size
+
+    def finish(self, item: Item, now: float, *, success: bool = False) -> None:
+        """The item in flight leaves its lane."""
+        self._land(item)
+        lane = item.lane
+        if success:
+            lane.last_success = lane.quiet_since = now
+        self._remove(item, now)
+
+    def wake(self, now: float) -> int:
+        """Make ready what is due; how many that were."""
+        woken = 0
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now:
+            item = heapq.heappop(waiting)[2]
+            if item.lane.closed:
+                continue
+            # A retry goes first: it is the oldest of its key, and it frees its place the sooner.
+            item.lane.ready.appendleft(item)
+            self._offer(item.lane, now)
+            woken += 1
+        return woken
+
+    @property
+    def next_due(self) -> float | None:
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def has_ready(self) -> bool:
+        return bool(self._ring)
+
+    def empty(self, lane: Lane, now: float) -> list[Item]:
+        """Close a lane and take out everything that is not in flight; those in flight end by themselves."""
+        lane.closed = True
+        out = list(lane.ready)
+        lane.ready.clear()
+        for behind in lane.keys.values():
+            out.extend(behind)
+            behind.clear()
+        out.extend(entry[2] for entry in self._waiting if entry[2].lane is lane)
+        self._waiting = [entry for entry in self._waiting if entry[2].lane is not lane]
+        heapq.heapify(self._waiting)
+        for item in out:
+            self._remove(item, now)
+        return out
+
+    def _admit(self, item: Item, now: float) -> None:
+        lane = item.lane
+        if not lane.events:
+            lane.quiet_since = now
+        lane.events += 1
+        lane.bytes += item.size
+        self.events += 1
+        if item.key is not None:
+            behind = lane.keys.get(item.key)
+            if behind is not None:
+                behind.append(item)
+                return
+            lane.keys[item.key] = deque()
+        lane.ready.append(item)
+        if not lane.in_ring:
+            self._offer(lane, now)
+
+    def _land(self, item: Item) -> None:
+        item.lane.in_flight -= 1
+        if item in self._suspect_items:
+            self._suspect_items.discard(item)
+            self.suspects_in_flight -= 1
+            self._unpark()
+
+    def _unpark(self) -> bool:
+        if not self._parked or self.suspects_in_flight >= self.suspects:
+            return False
+        self._ring.append(self._parked.popleft())
+        return True
+
+    def _remove(self, item: Item, now: float) -> None:
+        lane = item.lane
+        lane.events -= 1
+        lane.bytes -= item.size
+        self.events -= 1
+        if not lane.events:
+            lane.quiet_since = now
+        if item.key is not None:
+            behind = lane.keys.get(item.key)
+            if behind:
+                lane.ready.append(behind.popleft())
+            elif behind is not None:
+                del lane.keys[item.key]
+        self._offer(lane, now)
+
+    def _offer(self, lane: Lane, now: float) -> None:
+        if not lane.in_ring and lane.may_start(now):
+            lane.in_ring = True
+            self._ring.append(lane)

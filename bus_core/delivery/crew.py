@@ -1,0 +1,176 @@
+"""The crew: threads on demand that carry out exchanges, and the timekeeper that wakes retries and calls for more hands."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from bus_core.delivery.lane import Item
+
+STUCK_AFTER = 0.25
+"""An exchange that takes longer than this many seconds does not count against the threads for prompt ones."""
+
+_IDLE_EXIT = 10.0
+_TICK = 0.02
+_FLUSH = 0.5
+
+
+class _Hand:
+    """One thread: what it is doing, and since when."""
+
+    __slots__ = ("item", "since")
+
+    def __init__(self) -> None:
+        self.item: Item | None = None
+        self.since = 0.0
+
+
+class Crew:
+    """Threads that repeat: settle the last item, take the next, carry it out.
+
+    A hung subscriber keeps its thread until the deadline; such threads are replaced up to `cap`, so that the prompt
+    ones always have `prompt` threads between them.
+
+    Args:
+        lock: guards the board; `take` and the functions that `carry_out` returns are called with it held.
+        take: the next item, or None.
+        carry_out: does the exchange, without the lock; returns what to do with the lock held, which in turn returns
+            callbacks to run without it.
+        tick: called now and then by the timekeeper with the lock held; returns when it wants to be called next (seconds
+            from now), and whether there is work that no thread has taken.
+        flush: called twice a second without the lock.
+    """
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        take: Callable[[], Item | None],
+        carry_out: Callable[[Item], Callable[[], list[Callable[[], None]]]],
+        tick: Callable[[], tuple[float | None, bool]],
+        flush: Callable[[], None],
+        *,
+        prompt: int,
+        cap: int,
+    ) -> None:
+        self._lock = lock
+        self._take = take
+        self._carry_out = carry_out
+        self._tick = tick
+        self._flush = flush
+        self._prompt = prompt
+        self._cap = cap
+        self._idle = 0
+        self._hands: set[_Hand] = set()
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._nudge = threading.Event()
+        self._next_look = 0.0
+        self._closing = False
+        self._timekeeper: threading.Thread | None = None
+
+    def call(self, items: int) -> None:
+        """There is new work for up to `items` threads. Lock held; never blocks."""
+        if self._timekeeper is None and not self._closing:
+            self._timekeeper = threading.Thread(target=self._keep_time, name="delivery-time", daemon=True)
+            self._timekeeper.start()
+        wake = min(items, self._idle)
+        if wake:
+            self._idle -= wake
+            for _ in range(wake):
+                self._tokens.put(None)
+        elif not self._hands:
+            self._hire()
+        elif self._next_look - time.monotonic() > _TICK:
+            self._nudge.set()
+
+    def due(self, moment: float) -> None:
+        """Something is due at this moment of the monotonic clock. Lock held."""
+        if moment < self._next_look:
+            self._nudge.set()
+
+    def in_flight(self) -> list[Item]:
+        """What the threads are busy with. Lock held."""
+        return [hand.item for hand in self._hands if hand.item is not None]
+
+    def close(self) -> None:
+        """Let idle threads go at once and busy ones after their exchange. Does not wait for them."""
+        with self._lock:
+            self._closing = True
+            for _ in range(self._idle):
+                self._tokens.put(None)
+            self._idle = 0
+        self._nudge.set()
+        if self._timekeeper is not None:
+            self._timekeeper.join()
+        self._flush()
+
+    def _hire(self) -> None:
+        hand = _Hand()
+        self._hands.add(hand)
+        # Daemons: a subscriber that hangs must not keep the process from ending after the drain.
+        threading.Thread(target=self._serve, args=(hand,), name="delivery", daemon=True).start()
+
+    def _serve(self, hand: _Hand) -> None:
+        settle: Callable[[], list[Callable[[], None]]] | None = None
+        while True:
+            callbacks: list[Callable[[], None]] = []
+            with self._lock:
+                hand.item = None
+                if settle is not None:
+                    callbacks = settle()
+                    settle = None
+                item = self._take()
+                if item is None:
+                    if self._closing:
+                        self._hands.discard(hand)
+                    else:
+                        self._idle += 1
+                else:
+                    hand.item = item
+                    hand.since = time.monotonic()
+            for callback in callbacks:
+                callback()
+            if item is not None:
+                settle = self._carry_out(item)
+            elif self._closing or not self._wait(hand):
+                return
+
+    def _wait(self, hand: _Hand) -> bool:
+        """Until there is work; False when this thread is no longer needed."""
+        try:
+            self._tokens.get(timeout=_IDLE_EXIT)
+            return True
+        except queue.Empty:
+            with self._lock:
+                if self._idle:
+                    self._idle -= 1
+                    self._hands.discard(hand)
+                    return False
+            self._tokens.get()  # a token was on its way to us when we gave up
+            return True
+
+    def _keep_time(self) -> None:
+        flushed = time.monotonic()
+        while not self._closing:
+            with self._lock:
+                self._nudge.clear()
+                wait, backlog = self._tick()
+                now = time.monotonic()
+                if backlog:
+                    self._reinforce(now)
+                wait = min(_FLUSH if wait is None else wait, _TICK if backlog else _FLUSH)
+                self._next_look = now + wait
+            if now - flushed >= _FLUSH:
+                self._flush()
+                flushed = now
+            self._nudge.wait(max(wait, 0.001))
+
+    def _reinforce(self, now: float) -> None:
+        if self._idle:
+            self._idle -= 1
+            self._tokens.put(None)
+            return
+        prompt = sum(1 for hand in self._hands if hand.item is None or now - hand.since < STUCK_AFTER)
+        if prompt < self._prompt and len(self._hands) < self._cap:
+            self._hire()

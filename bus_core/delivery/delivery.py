@@ -1,0 +1,347 @@
+"""Delivery: the lanes of one worker, put together with the threads that empty them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
+
+from bus_core import telemetry
+from bus_core.delivery.board import Board
+from bus_core.delivery.crew import Crew
+from bus_core.delivery.exchange import DONE, Exchanger, Verdict
+from bus_core.delivery.lane import Item, Lane, LaneLimits, Leg, Target
+from bus_core.delivery.letter import StalledError, reason
+from bus_core.dispatch import MessageDispatcher, encode
+from bus_core.errors import (
+    BusyError,
+    DestinationError,
+    InvalidMessageError,
+    PermanentError,
+    UnavailableError,
+    UnknownSubscriptionError,
+)
+from bus_core.hookspecs import Outcome
+from bus_core.message import Message
+from bus_core.references import ChannelReference, SubscriptionReference
+
+Callback = Callable[[], None]
+
+log = telemetry.get_logger(__name__)
+
+
+class Delivery:
+    """Takes events for subscriptions and settles each: delivered, dead-lettered, or counted and logged.
+
+    Args:
+        dispatcher: does the HTTP; closed by its owner, not here.
+        limits: the bounds of each lane, those of dead-letter sinks included.
+        prompt_threads: how many threads prompt subscribers share.
+        max_threads: how many there are at most, those that wait for a hung subscriber included.
+        jitter: the source of jitter in [0, 1).
+
+    Every method is thread-safe; `publish` and `submit` never block.
+    """
+
+    def __init__(
+        self,
+        dispatcher: MessageDispatcher,
+        *,
+        limits: LaneLimits | None = None,
+        prompt_threads: int = 16,
+        max_threads: int = 256,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._limits = limits or LaneLimits()
+        self._lock = threading.Lock()
+        self._board = Board(suspects=max_threads // 2)
+        self._exchanger = Exchanger(dispatcher, jitter, lambda: dt.datetime.now(dt.UTC))
+        self._lanes: dict[SubscriptionReference, Lane] = {}
+        self._sinks: dict[tuple[str, str], Lane] = {}
+        self._by_channel: dict[ChannelReference, tuple[Lane, ...]] = {}
+        self._reasons: dict[tuple[str, str], str] = {}
+        self._refusing = False
+        self._drained = threading.Event()
+        self._crew = Crew(
+            self._lock, self._take, self._carry_out, self._tick, self._flush, prompt=prompt_threads, cap=max_threads
+        )
+
+    def open(self, target: Target) -> None:
+        """Give a subscription its lane, or change where an existing one leads; what it holds stays.
+
+        Raises:
+            PermanentError: a destination cannot be used, or dead letters would go to the channel they come from.
+        """
+        self._check(target)
+        with self._lock:
+            lane = self._lanes.get(target.subscription)
+            if lane is None:
+                lane = Lane(str(target.subscription), self._limits, target, time.monotonic())
+                self._lanes[target.subscription] = lane
+            lane.target = target
+            lane.routes = {}
+            self._arrange()
+
+    def close(self, subscription: SubscriptionReference) -> None:
+        """The subscription is gone: what waits in its lane is dropped and counted, submitted events are cancelled."""
+        with self._lock:
+            lane = self._lanes.pop(subscription, None)
+            if lane is None:
+                return
+            self._arrange()
+            callbacks = self._abandon(self._board.empty(lane, time.monotonic()), "unsubscribed")
+        _run(callbacks)
+        self._flush()
+        self._report(lane)
+        telemetry.lane_depth.forget(lane.name)
+
+    def publish(self, channel: ChannelReference, message: Message) -> None:
+        """Queue an event for all subscriptions of a channel, or for none. See `bus_core.hookspecs.Publish`."""
+        lanes = self._by_channel.get(channel, ())
+        parcel = encode(message)
+        with self._lock:
+            if self._refusing:
+                raise BusyError("the bus is stopping")
+            now = time.monotonic()
+            shed = self._board.publish(lanes, message, parcel, parcel.size, now)
+            self._crew.call(len(lanes))
+        for lane in shed:
+            self._shed(lane, message)
+
+    def submit(
+        self, subscription: SubscriptionReference, message: Message, *, key: str | None = None
+    ) -> Future[Outcome]:
+        """Queue an event for one subscription. See `bus_core.hookspecs.Submit`."""
+        future: Future[Outcome] = Future()
+        parcel = encode(message)
+        with self._lock:
+            if self._refusing:
+                raise BusyError("the bus is stopping")
+            lane = self._lanes.get(subscription)
+            if lane is None:
+                raise UnknownSubscriptionError(f"there is no subscription {subscription} in this process")
+            self._board.submit(lane, message, parcel, parcel.size, time.monotonic(), key, future)
+            self._crew.call(1)
+        return future
+
+    def depths(self) -> dict[str, int]:
+        """How many events each lane holds, by the name of its subscription or sink."""
+        with self._lock:
+            return {lane.name: lane.events for lane in self._all_lanes()}
+
+    def drain(self, timeout: float) -> int:
+        """Take nothing more in, wait until everything is settled, at most `timeout` seconds.
+
+        Returns:
+            How many events were given up: dropped and counted as `shutdown`, or cancelled for their driver.
+        """
+        with self._lock:
+            self._refusing = True
+            if not self._board.events:
+                self._drained.set()
+        self._drained.wait(timeout)
+        now = time.monotonic()
+        with self._lock:
+            left = [item for lane in self._all_lanes() for item in self._board.empty(lane, now)]
+            left += self._crew.in_flight()
+            callbacks = self._abandon(left, "shutdown")
+        _run(callbacks)
+        self._crew.close()
+        return len(left)
+
+    # What follows is called by the crew, `_take` and `_tick` with the lock held.
+
+    def _take(self) -> Item | None:
+        return self._board.take(time.monotonic())
+
+    def _carry_out(self, item: Item) -> Callable[[], list[Callback]]:
+        target = item.source.target
+        assert target is not None  # a sink's lane is never the source of an item
+        verdict = self._exchanger.run(item, target)
+        return partial(self._settle, item, verdict)
+
+    def _settle(self, item: Item, verdict: Verdict) -> list[Callback]:
+        now = time.monotonic()
+        board, source = self._board, item.source
+        callbacks: list[Callback] = []
+        if verdict is DONE:
+            board.finish(item, now, success=True)
+            letter = item.leg is Leg.LETTER
+            source.count("dead_lettered" if letter else "delivered")
+            if item.future is not None:
+                callbacks = [partial(_resolve, item.future, Outcome.DEAD_LETTERED if letter else Outcome.DELIVERED)]
+        elif item.lane.closed:
+            # Its subscription went, or the drain gave it up, while it was in flight.
+            board.finish(item, now)
+            if not self._refusing:
+                callbacks = self._abandon([item], "unsubscribed")
+        elif verdict.wait is not None:
+            source.count("retried")
+            if item.parcel.size != item.size:
+                board.grow(item, item.parcel.size)
+            board.retry(item, now + verdict.wait, now)
+            self._crew.due(now + verdict.wait)
+        else:
+            callbacks = self._give_up(item, verdict, now)
+        if self._refusing and not board.events:
+            self._drained.set()
+        return callbacks
+
+    def _give_up(self, item: Item, verdict: Verdict, now: float) -> list[Callback]:
+        assert verdict.error is not None
+        self._reasons[item.source.name, reason(verdict.error)] = str(verdict.error)
+        if verdict.letter is not None:
+            message, parcel = verdict.letter
+            sink = self._sink(item.source)
+            if sink.fits(parcel.size):
+                self._board.finish(item, now)
+                self._board.send_letter(item, sink, message, parcel, parcel.size, now)
+                self._crew.call(1)
+                return []
+        self._board.finish(item, now)
+        full = verdict.letter is not None
+        if item.future is None or (verdict.final and not full):
+            why = "sink_full" if full else reason(verdict.error) if verdict.final else "unavailable"
+            self._drop(item.source, why, str(verdict.error))
+        if item.future is None:
+            return []
+        if verdict.final and not full:
+            return [partial(_resolve, item.future, Outcome.REJECTED)]
+        return [partial(_fail, item.future, UnavailableError(str(verdict.error)))]
+
+    def _shed(self, lane: Lane, message: Message) -> None:
+        """A stalled lane's copy of a published event: to the sink, or dropped."""
+        target = lane.target
+        assert target is not None
+        error = StalledError(f"the lane of subscription {lane.name} is full and has had no success for too long")
+        if not target.spec.dead_letter_sink:
+            with self._lock:
+                self._drop(lane, "stalled", str(error))
+            return
+        letter, parcel = self._exchanger.shed(message, target, error)
+        with self._lock:
+            sink = self._sink(lane)
+            if sink.fits(parcel.size):
+                item = Item(lane, letter, parcel, parcel.size, time.monotonic())
+                self._board.send_letter(item, sink, letter, parcel, parcel.size, time.monotonic())
+                self._crew.call(1)
+            else:
+                self._drop(lane, "sink_full", str(error))
+
+    def _sink(self, lane: Lane) -> Lane:
+        """The lane of a subscription's dead-letter sink; subscriptions that name the same sink share it."""
+        target = lane.target
+        assert target is not None and target.spec.dead_letter_sink
+        key = (target.channel.namespace, target.spec.dead_letter_sink)
+        sink = self._sinks.get(key)
+        if sink is None:
+            sink = Lane(f"sink {key[1]} of {key[0]}", self._limits, None, time.monotonic())
+            sink.sink = key[1]
+            self._sinks[key] = sink
+        return sink
+
+    def _abandon(self, items: Iterable[Item], why: str) -> list[Callback]:
+        callbacks: list[Callback] = []
+        for item in items:
+            if item.future is not None:
+                callbacks.append(item.future.cancel)  # type: ignore[arg-type]  # its answer is of no interest
+            else:
+                self._drop(item.source, why, "")
+        return callbacks
+
+    def _drop(self, lane: Lane, why: str, detail: str) -> None:
+        lane.count("dropped", why)
+        if detail:
+            self._reasons[lane.name, why] = detail
+
+    def _tick(self) -> tuple[float | None, bool]:
+        now = time.monotonic()
+        woken = self._board.wake(now)
+        if woken:
+            self._crew.call(woken)
+        due = self._board.next_due
+        return (None if due is None else max(due - now, 0.0)), self._board.has_ready
+
+    def _flush(self) -> None:
+        """Hand the counts to telemetry, and say in the log what was dropped: one line a lane and reason."""
+        with self._lock:
+            lanes = list(self._all_lanes())
+            for key in [key for key, sink in self._sinks.items() if not sink.events and not sink.counts]:
+                del self._sinks[key]
+        for lane in lanes:
+            self._report(lane)
+            telemetry.lane_depth.set(lane.events, lane.name)
+
+    def _report(self, lane: Lane) -> None:
+        with self._lock:
+            counts, lane.counts = lane.counts, {}
+        for what, number in counts.items():
+            if what[0] == "dropped":
+                telemetry.dropped.inc(lane.name, what[1], by=number)
+                detail = self._reasons.pop((lane.name, what[1]), "")
+                log.warning("events dropped", subscription=lane.name, reason=what[1], count=number, detail=detail)
+            else:
+                _COUNTERS[what[0]].inc(lane.name, by=number)
+
+    def _all_lanes(self) -> Iterable[Lane]:
+        yield from self._lanes.values()
+        yield from self._sinks.values()
+
+    def _arrange(self) -> None:
+        by_channel: dict[ChannelReference, list[Lane]] = {}
+        for lane in self._lanes.values():
+            if lane.target is not None:
+                by_channel.setdefault(lane.target.channel, []).append(lane)
+        self._by_channel = {channel: tuple(lanes) for channel, lanes in by_channel.items()}
+
+    def _check(self, target: Target) -> None:
+        for destination in filter(None, (target.subscriber, target.reply_to, target.spec.dead_letter_sink)):
+            try:
+                self._dispatcher.check(destination, target.channel.namespace)
+            except DestinationError as error:
+                raise PermanentError(str(error)) from None
+        sink = target.spec.dead_letter_sink
+        if sink and self._leads_to(sink, target.channel):
+            raise PermanentError(
+                f"deadLetterSink {sink!r} is the channel {target.channel} itself: its dead letters would come back; "
+                "name another channel or an address outside the bus"
+            )
+
+    def _leads_to(self, destination: str, channel: ChannelReference) -> bool:
+        host = self._dispatcher.host_header(destination, channel.namespace)
+        try:
+            return ChannelReference.from_host(host) == channel
+        except InvalidMessageError:
+            return False
+
+
+_COUNTERS = {
+    "delivered": telemetry.delivered,
+    "retried": telemetry.retried,
+    "dead_lettered": telemetry.dead_lettered,
+    "refusals": telemetry.lane_refusals,
+}
+
+
+def _resolve(future: Future[Outcome], outcome: Outcome) -> None:
+    try:
+        future.set_result(outcome)
+    except InvalidStateError:
+        return  # cancelled by whoever waited for it
+
+
+def _fail(future: Future[Outcome], error: Exception) -> None:
+    try:
+        future.set_exception(error)
+    except InvalidStateError:
+        return
+
+
+def _run(callbacks: Iterable[Callback]) -> None:
+    for callback in callbacks:
+        callback()

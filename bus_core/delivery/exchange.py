@@ -1,0 +1,121 @@
+"""What is done with one item in flight, and what follows from it: no locks, no threads, no bounds here."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bus_core.delivery import backoff
+from bus_core.delivery.lane import Item, Leg, Target
+from bus_core.delivery.letter import LoopError, dead_letter
+from bus_core.dispatch import Encoded, MessageDispatcher, encode
+from bus_core.errors import DispatchError
+from bus_core.message import Message
+from bus_core.telemetry import get_logger
+
+MAX_HOPS = 32
+"""How many replies may lead to an event before it counts as a loop."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from an exchange.
+
+    Attributes:
+        error: None when it succeeded.
+        wait: seconds until the next try; None when there is none.
+        letter: the dead letter, encoded, when it goes to a sink.
+        final: without a letter: True for a refusal that no retry can change, False when the tries are spent.
+    """
+
+    error: DispatchError | None = None
+    wait: float | None = None
+    letter: tuple[Message, Encoded] | None = None
+    final: bool = False
+
+
+DONE = Verdict()
+
+
+class Exchanger:
+    """Sends items and judges the answers. Thread-safe: its state is the dispatcher's.
+
+    Args:
+        dispatcher: does the HTTP.
+        random: the source of jitter, in [0, 1).
+        now: the wall clock, for dead letters and for `Retry-After` dates.
+    """
+
+    def __init__(
+        self, dispatcher: MessageDispatcher, random: Callable[[], float], now: Callable[[], dt.datetime]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._random = random
+        self._now = now
+
+    def run(self, item: Item, target: Target) -> Verdict:
+        """One exchange, or two where the subscriber replies. `target` is the subscription's, also for a dead letter."""
+        if not item.first:
+            item.first = self._now().timestamp()
+        try:
+            self._send(item, target)
+            return DONE
+        except DispatchError as error:
+            failure = error
+        except Exception as error:  # a fault of ours must neither end the thread nor lose the event
+            log.exception("an exchange failed unexpectedly", subscription=str(target.subscription))
+            failure = DispatchError(f"internal error: {type(error).__name__}: {error}")
+        # The route may have been the reason: a channel that came or went, an address that changed.
+        item.lane.routes.clear()
+        return self._judge(item, target, failure)
+
+    def shed(self, message: Message, target: Target, error: DispatchError) -> tuple[Message, Encoded]:
+        """The dead letter of an event that was never tried."""
+        letter = dead_letter(message, target.subscriber or target.reply_to, error, 0, self._now(), self._now())
+        return letter, encode(letter)
+
+    def _send(self, item: Item, target: Target) -> None:
+        if item.leg is Leg.LETTER:
+            self._post(item, item.lane.sink, target)
+            return
+        if item.leg is Leg.EVENT:
+            reply = self._post(item, target.subscriber or target.reply_to, target)
+            if not reply.body or not target.subscriber or not target.reply_to:
+                return
+            message = self._dispatcher.reply_to_message(reply, item.message)
+            if message is None:
+                return
+            # From here on the item is its reply: whatever fails now, the subscriber does not get the event again.
+            item.leg, item.message, item.attempts = Leg.REPLY, message, 1
+            item.parcel = encode(message)
+            if message.hops > MAX_HOPS:
+                raise LoopError(f"{message.hops} replies led to this event, {MAX_HOPS} are allowed")
+        self._post(item, target.reply_to, target)
+
+    def _post(self, item: Item, destination: str, target: Target):  # type: ignore[no-untyped-def]
+        route = item.lane.routes.get(destination)
+        if route is None:
+            route = self._dispatcher.route(destination, target.channel.namespace)
+            item.lane.routes[destination] = route
+        return self._dispatcher.send(route, item.parcel, timeout=target.spec.timeout)
+
+    def _judge(self, item: Item, target: Target, error: DispatchError) -> Verdict:
+        spec = target.spec
+        looped = isinstance(error, LoopError)
+        retryable = backoff.is_retryable(error) and not looped
+        wait = backoff.delay(item.attempts, spec, self._random)
+        if item.leg is Leg.LETTER:
+            # Nothing stands behind a sink: its events wait until it takes them, whatever it answers.
+            return Verdict(error, wait=max(wait, backoff.retry_after(error, spec.retry_after_max or 0.0, self._now())))
+        if retryable and item.attempts <= (spec.retry or 0):
+            asked = backoff.retry_after(error, spec.retry_after_max or 0.0, self._now())
+            return Verdict(error, wait=max(wait, asked))
+        if not spec.dead_letter_sink:
+            return Verdict(error, final=not retryable)
+        destination = target.reply_to if item.leg is Leg.REPLY else target.subscriber or target.reply_to
+        first = dt.datetime.fromtimestamp(item.first, dt.UTC)
+        letter = dead_letter(item.message, destination, error, item.attempts, first, self._now())
+        return Verdict(error, letter=(letter, encode(letter)), final=not retryable)
