@@ -141,7 +141,11 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
         return said or settings.driver
     if found is None:
         problem = f"; {folder.errors[0]}" if folder.errors else ""
-        hint = "" if reference.namespace else f" (a bus without a namespace is a ClusterBus; did you mean default/{reference}?)"
+        hint = (
+            ""
+            if reference.namespace
+            else f" (a bus without a namespace is a ClusterBus; did you mean default/{reference}?)"
+        )
         raise ConfigurationError(
             f"there is no bus {reference} in {folder.path}{hint}; add it, or give --driver to make one in memory{problem}"
         )
@@ -207,9 +211,7 @@ class Host:
         self._exit_stack = contextlib.ExitStack()
         forwarded = ForwardedHeaders(name for name in settings.forward_headers.split(",") if name.strip())
         self._dispatcher = MessageDispatcher(forwarded=forwarded, local=self._local)
-        limits = LaneLimits(
-            settings.lane_events, settings.lane_bytes, settings.lane_in_flight, settings.stall_after
-        )
+        limits = LaneLimits(settings.lane_events, settings.lane_bytes, settings.lane_in_flight, settings.stall_after)
         self.delivery = Delivery(self._dispatcher, limits=limits)
         context = DriverContext(
             bus=what.bus,
@@ -362,9 +364,7 @@ def _bind(what: Plan, stack: contextlib.ExitStack) -> tuple[list[socket.socket],
 
 
 def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_connections=settings.max_connections, graceful_timeout=settings.drain_timeout + GRACE
-    )
+    return Limits(max_connections=settings.max_connections, graceful_timeout=settings.drain_timeout + GRACE)
 
 
 def _shown(address: tuple[str, int]) -> str:

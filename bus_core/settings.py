@@ -98,12 +98,16 @@ def load_driver_settings(cls: type[M] | None, driver: str, given: Mapping[str, s
     """
     if cls is None:
         if given:
-            raise ConfigurationError(f"the driver {driver!r} has no settings; leave out --set {driver}.{next(iter(given))}")
+            raise ConfigurationError(
+                f"the driver {driver!r} has no settings; leave out --set {driver}.{next(iter(given))}"
+            )
         return None
     prefix = f"{driver.upper().replace('-', '_')}_"
 
     class Loaded(cls, BaseSettings):  # type: ignore[valid-type,misc]  # the base is chosen at run time
-        model_config = SettingsConfigDict(env_prefix=prefix, secrets_dir=settings.secrets_dir, extra="forbid", frozen=True)
+        model_config = SettingsConfigDict(
+            env_prefix=prefix, secrets_dir=settings.secrets_dir, extra="forbid", frozen=True
+        )
 
     section = _read(settings.config).get(driver, {}) if settings.config else {}
     values: dict[str, Any] = {}

@@ -16,7 +16,8 @@ from bus_core.delivery.crew import Crew
 from bus_core.delivery.exchange import DONE, Exchanger, Verdict
 from bus_core.delivery.lane import Item, Lane, LaneLimits, Leg, Target
 from bus_core.delivery.letter import StalledError, reason
-from bus_core.dispatch import MessageDispatcher, encode
+from bus_core.dispatch import Encoded, MessageDispatcher, encode
+from bus_core.dispatch.destination import parse_destination
 from bus_core.errors import (
     BusyError,
     DestinationError,
@@ -108,7 +109,7 @@ class Delivery:
             if self._refusing:
                 raise BusyError("the bus is stopping")
             now = time.monotonic()
-            shed = self._board.publish(lanes, message, parcel, parcel.size, now)
+            shed = self._board.publish(lanes, message, parcel, _size(parcel), now)
             self._crew.call(len(lanes))
         for lane in shed:
             self._shed(lane, message)
@@ -125,7 +126,7 @@ class Delivery:
             lane = self._lanes.get(subscription)
             if lane is None:
                 raise UnknownSubscriptionError(f"there is no subscription {subscription} in this process")
-            self._board.submit(lane, message, parcel, parcel.size, time.monotonic(), key, future)
+            self._board.submit(lane, message, parcel, _size(parcel), time.monotonic(), key, future)
             self._crew.call(1)
         return future
 
@@ -182,8 +183,8 @@ class Delivery:
                 callbacks = self._abandon([item], "unsubscribed")
         elif verdict.wait is not None:
             source.count("retried")
-            if item.parcel.size != item.size:
-                board.grow(item, item.parcel.size)
+            if _size(item.parcel) != item.size:
+                board.grow(item, _size(item.parcel))
             board.retry(item, now + verdict.wait, now)
             self._crew.due(now + verdict.wait)
         else:
@@ -198,9 +199,9 @@ class Delivery:
         if verdict.letter is not None:
             message, parcel = verdict.letter
             sink = self._sink(item.source)
-            if sink.fits(parcel.size):
+            if sink.fits(_size(parcel)):
                 self._board.finish(item, now)
-                self._board.send_letter(item, sink, message, parcel, parcel.size, now)
+                self._board.send_letter(item, sink, message, parcel, _size(parcel), now)
                 self._crew.call(1)
                 return []
         self._board.finish(item, now)
@@ -226,9 +227,9 @@ class Delivery:
         letter, parcel = self._exchanger.shed(message, target, error)
         with self._lock:
             sink = self._sink(lane)
-            if sink.fits(parcel.size):
-                item = Item(lane, letter, parcel, parcel.size, time.monotonic())
-                self._board.send_letter(item, sink, letter, parcel, parcel.size, time.monotonic())
+            if sink.fits(_size(parcel)):
+                item = Item(lane, letter, parcel, _size(parcel), time.monotonic())
+                self._board.send_letter(item, sink, letter, parcel, _size(parcel), time.monotonic())
                 self._crew.call(1)
             else:
                 self._drop(lane, "sink_full", str(error))
@@ -302,7 +303,7 @@ class Delivery:
     def _check(self, target: Target) -> None:
         for destination in filter(None, (target.subscriber, target.reply_to, target.spec.dead_letter_sink)):
             try:
-                self._dispatcher.check(destination, target.channel.namespace)
+                parse_destination(destination, target.channel.namespace)
             except DestinationError as error:
                 raise PermanentError(str(error)) from None
         sink = target.spec.dead_letter_sink
@@ -312,8 +313,9 @@ class Delivery:
                 "name another channel or an address outside the bus"
             )
 
-    def _leads_to(self, destination: str, channel: ChannelReference) -> bool:
-        host = self._dispatcher.host_header(destination, channel.namespace)
+    @staticmethod
+    def _leads_to(destination: str, channel: ChannelReference) -> bool:
+        host = parse_destination(destination, channel.namespace).authority
         try:
             return ChannelReference.from_host(host) == channel
         except InvalidMessageError:
@@ -326,6 +328,10 @@ _COUNTERS = {
     "dead_lettered": telemetry.dead_lettered,
     "refusals": telemetry.lane_refusals,
 }
+
+
+def _size(parcel: Encoded) -> int:
+    return len(parcel.head) + len(parcel.payload)
 
 
 def _resolve(future: Future[Outcome], outcome: Outcome) -> None:

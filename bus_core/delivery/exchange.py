@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bus_core.delivery import backoff
 from bus_core.delivery.lane import Item, Leg, Target
 from bus_core.delivery.letter import LoopError, dead_letter
-from bus_core.dispatch import Encoded, MessageDispatcher, encode
+from bus_core.dispatch import Encoded, MessageDispatcher, Reply, encode
 from bus_core.errors import DispatchError
 from bus_core.message import Message
 from bus_core.telemetry import get_logger
@@ -95,7 +95,7 @@ class Exchanger:
                 raise LoopError(f"{message.hops} replies led to this event, {MAX_HOPS} are allowed")
         self._post(item, target.reply_to, target)
 
-    def _post(self, item: Item, destination: str, target: Target):  # type: ignore[no-untyped-def]
+    def _post(self, item: Item, destination: str, target: Target) -> Reply:
         route = item.lane.routes.get(destination)
         if route is None:
             route = self._dispatcher.route(destination, target.channel.namespace)

@@ -1,0 +1,49 @@
+"""The `bus` command: reads settings, says what happens, and turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from bus_core.cli.demo import demo
+from bus_core.cli.run import run
+from bus_core.cli.send import send
+from bus_core.cli.show import crds, plugins, validate
+from bus_core.errors import BusError, ConfigurationError
+
+FAILURE = 1
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="bus-core", prog_name="bus")
+def cli() -> None:
+    """Channels and subscriptions over HTTP, with a broker of your choice behind them."""
+
+
+for command in (demo, run, send, validate, plugins, crds):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point. Exit codes: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except ConfigurationError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = USER_MISTAKE
+    except BusError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = FAILURE
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain about it at its end.
+        sys.stdout = None
+        code = FAILURE
+    sys.exit(code or 0)

@@ -1,0 +1,89 @@
+"""click options, generated from the one declaration of each setting in `bus_core.settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from bus_core.errors import ConfigurationError
+from bus_core.settings import ENV_PREFIX, Settings, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_FLAG = {"namespace", "name"}  # BUS_NAMESPACE and BUS_NAME together say what --bus says
+
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."
+)
+
+set_option = click.option(
+    "--set",
+    "assignments",
+    metavar="DRIVER.FIELD=VALUE",
+    multiple=True,
+    help="A setting of the driver; may be given many times.",
+)
+
+
+def settings_options(*names: str) -> Callable[[F], F]:
+    """Options for the named settings, or for all of them; a flag that is not given leaves environment and file alone."""
+
+    def decorate(function: F) -> F:
+        chosen = names or tuple(name for name in Settings.model_fields if name not in _NO_FLAG)
+        for name in reversed(chosen):
+            function = _option(name, Settings.model_fields[name])(function)
+        return function
+
+    return decorate
+
+
+def read_settings(flags: dict[str, Any]) -> Settings:
+    """Settings from the flags that were given, over environment and file."""
+    return load_settings({name: value for name, value in flags.items() if value is not None})
+
+
+def read_assignments(assignments: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """`--set DRIVER.FIELD=VALUE` by driver and field.
+
+    Raises:
+        ConfigurationError: an assignment of another form.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        driver, dot, name = key.partition(".")
+        if not (equals and dot and driver and name):
+            raise ConfigurationError(f"--set {key} cannot be read; write --set DRIVER.FIELD=VALUE")
+        found.setdefault(driver, {})[name] = value
+    return found
+
+
+def _option(name: str, info: FieldInfo) -> Callable[[F], F]:
+    kind = info.annotation
+    flag = f"--{name.replace('_', '-')}"
+    default = "" if info.default in (None, "", False) else f" [default: {info.default}]"
+    text = f"{info.description}{default} [{ENV_PREFIX}{name.upper()}]"
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    return click.option(flag, name, type=_type(kind), default=None, metavar=_metavar(name, kind), help=text)
+
+
+def _type(kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    if kind in (int, float):
+        return kind
+    return click.Path(path_type=Path) if Path in get_args(kind) else str
+
+
+def _metavar(name: str, kind: Any) -> str | None:
+    known = {"bus": "[NAMESPACE/]NAME", "bind": "HOST:PORT", "admin_bind": "HOST:PORT", "driver": "NAME"}
+    if name in known:
+        return known[name]
+    if Path in get_args(kind):
+        return "FILE" if name == "config" else "DIR"
+    return "N" if kind in (int, float) else None

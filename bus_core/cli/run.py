@@ -1,0 +1,42 @@
+"""`bus run`: serve one bus until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from bus_core.cli.logs import set_up_logging
+from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
+from bus_core.host import plan, run_bus
+from bus_core.telemetry import get_logger
+
+log = get_logger("bus_core.run")
+
+
+@click.command()
+@settings_options()
+@set_option
+def run(assignments: tuple[str, ...], **flags: Any) -> None:
+    """Serve one bus: its channels take events, its subscriptions get them.
+
+    SIGTERM and Ctrl-C drain what has been accepted, for at most --drain-timeout seconds.
+    """
+    settings = read_settings(flags)
+    set_up_logging(settings.log_level, settings.log_format)
+    what = plan(settings, read_assignments(assignments))
+
+    def announce(events: str, admin: str) -> None:
+        log.info(
+            "serving",
+            bus=str(what.bus),
+            driver=what.driver.name,
+            roles=list(what.roles),
+            events=events and f"http://{events}",
+            admin=f"http://{admin}",
+            workers=settings.workers,
+            state=str(what.state_dir),
+        )
+
+    sys.exit(run_bus(what, announce))

@@ -1,0 +1,108 @@
+"""`bus send`: send CloudEvents to a channel."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+from bus_core.cli.event import make_event
+from bus_core.cli.options import output_option
+from bus_core.dispatch import MessageDispatcher
+from bus_core.errors import ConfigurationError, DispatchError, ResponseError
+from bus_core.references import DEFAULT_NAMESPACE
+
+DEFAULT_TO = "http://127.0.0.1:8080/"
+
+
+@click.command()
+@click.argument("channel", metavar="[NAMESPACE/]CHANNEL")
+@click.option("--to", default=DEFAULT_TO, show_default=True, metavar="URL", help="Where the bus receives events.")
+@click.option("--data", metavar="TEXT", help="The event's data; - reads standard input.")
+@click.option("--file", "file", type=click.Path(path_type=Path), help="Read the event's data from a file.")
+@click.option("--type", "type_", default="com.example.event", show_default=True, help="CloudEvents type.")
+@click.option("--source", default="/bus/send", show_default=True, help="CloudEvents source.")
+@click.option("--header", "headers", multiple=True, metavar="K=V", help="A further header; may be given many times.")
+@click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many events to send.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; without it, no pause.")
+@output_option
+def send(
+    channel: str,
+    to: str,
+    data: str | None,
+    file: Path | None,
+    type_: str,
+    source: str,
+    headers: tuple[str, ...],
+    count: int,
+    rate: float | None,
+    output: str,
+) -> None:
+    """Send CloudEvents to a channel, and count how they were answered. Exit code 1 unless all were accepted."""
+    namespace, _, name = channel.rpartition("/")
+    payload = _payload(data, file)
+    extra = dict(_header(text) for text in headers)
+    host = f"{name}.{namespace or DEFAULT_NAMESPACE}"
+    dispatcher = MessageDispatcher(local=lambda *_: (to, host))
+    route = dispatcher.route(name, namespace or DEFAULT_NAMESPACE)
+    answers: Counter[str] = Counter()
+    problem = ""
+    try:
+        for _ in _paced(count, rate):
+            try:
+                reply = dispatcher.send(route, make_event(payload, type_=type_, source=source, headers=extra))
+                answers[str(reply.status)] += 1
+            except ResponseError as error:
+                answers[str(error.status)] += 1
+                problem = f"{error.status}: {error.body.decode(errors='replace').strip()}"
+            except DispatchError as error:
+                answers["no answer"] += 1
+                problem = str(error)
+    finally:
+        dispatcher.close()
+    if output == "json":
+        click.echo(json.dumps({"channel": host, "answers": dict(answers), "problem": problem}))
+    else:
+        click.echo(", ".join(f"{number} × {answer}" for answer, number in sorted(answers.items())))
+        if problem:
+            click.echo(problem, err=True)
+    if answers["202"] != count:
+        raise SystemExit(1)
+
+
+def _paced(count: int, rate: float | None) -> Iterator[int]:
+    """Counts up to `count`, at the rate, with a progress bar where there are many and somebody watches."""
+    console = Console(stderr=True)
+    numbers = track(range(count), "sending", console=console) if count > 1 and console.is_terminal else range(count)
+    began = time.monotonic()
+    for number in numbers:
+        if rate is not None:
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+        yield number
+
+
+def _payload(data: str | None, file: Path | None) -> bytes:
+    if data is not None and file is not None:
+        raise ConfigurationError("give --data or --file, not both")
+    if file is not None:
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"--file {file} cannot be read: {error.strerror}") from None
+    if data == "-":
+        return sys.stdin.buffer.read()
+    return (data if data is not None else '{"hello": "world"}').encode()
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigurationError(f"--header {text!r} cannot be read; write --header NAME=VALUE")
+    return name, value

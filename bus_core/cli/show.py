@@ -1,0 +1,67 @@
+"""`bus plugins`, `bus validate`, `bus crds`: look at what is there without running it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bus_core import crds as definitions
+from bus_core.cli.options import output_option
+from bus_core.drivers import InstalledDriver, installed_drivers
+from bus_core.sources.check import check_manifests
+
+
+@click.command()
+@output_option
+def plugins(output: str) -> None:
+    """List the installed drivers, and say why one would be refused."""
+    drivers = installed_drivers()
+    if output == "json":
+        click.echo(json.dumps([dataclasses.asdict(driver) for driver in drivers], indent=2))
+        return
+    if not drivers:
+        click.echo("no driver is installed; try: pip install stub-bus")
+    for driver in drivers:
+        _describe(driver)
+
+
+def _describe(driver: InstalledDriver) -> None:
+    click.echo(f"{driver.name}  ({driver.package} {driver.version})  {driver.summary}")
+    if driver.problem:
+        click.echo(f"  refused: {driver.problem}")
+    for parameter in driver.parameters:
+        value = "required" if parameter.default is None else f"default {parameter.default!r}"
+        click.echo(f"  {parameter.scope} parameter {parameter.name} ({value}): {parameter.description}")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@output_option
+def validate(paths: tuple[Path, ...], output: str) -> None:
+    """Check manifests: the schema, and the references between resources."""
+    keys, errors = check_manifests(paths)
+    if output == "json":
+        report: dict[str, Any] = {
+            "resources": [str(key) for key in keys],
+            "errors": [
+                {"path": error.path, "line": error.line, "field": error.field, "problem": error.problem}
+                for error in errors
+            ],
+        }
+        click.echo(json.dumps(report, indent=2))
+    else:
+        for error in errors:
+            click.echo(str(error), err=True)
+        click.echo(f"{len(keys)} resources, {len(errors)} errors")
+    if errors:
+        raise SystemExit(2)
+
+
+@click.command()
+def crds() -> None:
+    """Print the CustomResourceDefinitions, ready for kubectl apply -f -."""
+    click.echo(definitions.text(), nl=False)

@@ -1,0 +1,7 @@
+"""Sends events over HTTP: one POST, one deadline, one complete answer. The sole importer of urllib3 and httptools."""
+
+from bus_core.dispatch.dispatcher import MessageDispatcher, Route
+from bus_core.dispatch.encoding import Encoded, encode
+from bus_core.dispatch.reply import Reply
+
+__all__ = ["Encoded", "MessageDispatcher", "Reply", "Route", "encode"]

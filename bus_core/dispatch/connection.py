@@ -1,0 +1,217 @@
+"""One connection to a destination: urllib3's, with an exchange of our own that is lean and has one deadline."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+from http.client import HTTPException
+from time import monotonic
+from typing import Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from bus_core.dispatch.destination import is_localhost
+from bus_core.dispatch.encoding import Encoded
+from bus_core.dispatch.reply import Reply, ReplyReader
+from bus_core.errors import DeadlineError, DestinationError, DispatchError
+
+JOIN_LIMIT = 64 * 1024
+"""Payloads up to this many bytes are copied behind their headers and leave at once; larger ones are never copied."""
+
+IDLE_LIMIT = 60.0
+"""Seconds after which an idle connection is not used again: what is between may have forgotten it without a word."""
+
+_RECEIVE_BYTES = 64 * 1024
+_DEADLINE_SLACK = 0.05
+"""Seconds by which an exchange may pass its deadline; less would cost more system calls."""
+_SHORTEST_WAIT = 0.001
+"""Seconds. To the operating system a time-out of zero means none."""
+
+_CONNECTING, _SENDING, _WAITING = "connecting", "sending", "waiting for its answer"
+
+
+class PlainConnection(HTTPConnection):
+    """An HTTP connection that sends a request made beforehand and reads its answer. Used by one thread at a time.
+
+    Attributes:
+        idle_since: when the last exchange ended, by the monotonic clock.
+    """
+
+    sock: Any  # None or a socket, plain or TLS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.idle_since = 0.0
+        self._armed = 0.0
+        self._deadline = 0.0
+        self._poll = select.poll()
+        self._reader = ReplyReader()
+
+    def exchange(self, destination: str, prefix: bytes, event: Encoded, timeout: float, cap: int) -> Reply:
+        """Send one event and read the complete answer, whatever its status. Connects first where needed.
+
+        Afterwards the connection is open (`sock` is set) only if it is fit for another exchange.
+
+        Args:
+            destination: names the other side in errors.
+            prefix: request line and Host header.
+            event: the other headers and the payload.
+            timeout: seconds for all of it: connecting, sending, receiving. The system's resolver of names is the one
+                thing that this does not cut short.
+            cap: most bytes of a reply's body.
+
+        Raises:
+            DestinationError: the host's name does not resolve.
+            DeadlineError: the time is up.
+            DispatchError: network, TLS or protocol failed, or the answer is larger than its bounds.
+        """
+        now = monotonic()
+        self._deadline = now + timeout
+        step = _CONNECTING
+        try:
+            # Readable while idle means that the other side has closed, or said something unasked (the poll costs 0.5 µs
+            # and saves the event). What it cannot see is a close still on its way: then the exchange ends without a
+            # byte of an answer, and nobody knows whether the event was taken. It is not sent again here: a POST must
+            # not be repeated on a guess (RFC 9110, section 9.2.2). The delivery layer decides, and counts a retry.
+            if self.sock is None or now - self.idle_since > IDLE_LIMIT or self._poll.poll(0):
+                self._reopen()
+            elif self._armed != timeout:
+                self._arm(timeout)
+            step = _SENDING
+            whole = self._send(prefix, event)
+            step = _WAITING
+            reader = self._reader
+            reply = reader.feed(self.sock.recv(_RECEIVE_BYTES), cap)
+            while reply is None:
+                self._rearm()
+                reply = reader.feed(self.sock.recv(_RECEIVE_BYTES), cap)
+        except (TimeoutError, BlockingIOError):
+            self.close()
+            if step is _WAITING and self._reader.received:
+                step = "receiving its answer"
+            raise DeadlineError(f"{destination} took longer than {timeout:g} s: given up while {step}") from None
+        except (OSError, HTTPException, HTTPError) as error:
+            self.close()
+            raise _explained(destination, self.host, step, error) from error
+        except DispatchError as error:
+            self.close()
+            raise DispatchError(f"{destination} {error}") from None
+        except BaseException:
+            self.close()
+            raise
+        if whole and reader.reusable:
+            self.idle_since = monotonic()
+        else:
+            self.close()
+        return reply
+
+    def _reopen(self) -> None:
+        self.close()
+        self.connect()
+        self._poll = select.poll()
+        self._poll.register(self.sock, select.POLLIN)
+        self._reader = ReplyReader()
+        self._arm(self._left())
+
+    def _new_conn(self) -> socket.socket:
+        """Called by urllib3's `connect`. Tries each address; what is left of the time is shared by those left."""
+        addresses = _resolve(self._dns_host, self.port)
+        first_error: OSError | None = None
+        for index, (family, address) in enumerate(addresses):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(self._left() / (len(addresses) - index))
+                sock.connect(address)
+                sock.settimeout(self._left())  # for the TLS handshake
+                return sock
+            except OSError as error:
+                sock.close()
+                first_error = first_error or error
+            except BaseException:
+                sock.close()
+                raise
+        raise first_error or OSError("its name has no address")
+
+    def _left(self) -> float:
+        """Seconds up to the deadline.
+
+        Raises:
+            TimeoutError: it has passed.
+        """
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return max(left, _SHORTEST_WAIT)
+
+    def _arm(self, seconds: float) -> None:
+        """Let no single send or receive block for longer.
+
+        The kernel's own time-outs on a blocking socket: Python's `settimeout` would poll before every operation.
+        """
+        self.sock.settimeout(None)
+        value = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        self._armed = seconds
+
+    def _rearm(self) -> None:
+        left = self._left()
+        if self._armed - left > _DEADLINE_SLACK:
+            self._arm(left)
+
+    def _send(self, prefix: bytes, event: Encoded) -> bool:
+        """Send the request. False if the other side stopped listening: it may have answered before it did."""
+        payload = event.payload
+        try:
+            if len(payload) <= JOIN_LIMIT:
+                request = prefix + event.head + payload
+                sent = self.sock.send(request)
+                if sent != len(request):
+                    self._send_rest(request, sent)
+            else:
+                self._send_rest(prefix + event.head, 0)
+                self._send_rest(payload, 0)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def _send_rest(self, data: bytes, sent: int) -> None:
+        view = memoryview(data)[sent:]
+        while view:
+            self._rearm()
+            view = view[self.sock.send(view) :]
+
+
+class SecureConnection(PlainConnection, HTTPSConnection):
+    """The same over TLS; urllib3 makes the handshake and checks the certificate."""
+
+    def _arm(self, seconds: float) -> None:
+        # Python's TLS layer ignores the kernel's time-outs on a blocking socket, and would wait for ever.
+        self.sock.settimeout(seconds)
+        self._armed = seconds
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    if is_localhost(host):
+        # Ours to know (RFC 6761, section 6.3): the system's resolver need not know names below localhost.
+        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
+    return [(family, address) for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def _explained(destination: str, host: str, step: str, error: Exception) -> DispatchError:
+    if isinstance(error, socket.gaierror):
+        return DestinationError(f"{destination} cannot be reached: the name {host} does not resolve ({error.strerror})")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return DispatchError(
+            f"{destination} has a certificate that is not trusted: {error.verify_message};"
+            " its authority must be in the system's trust store, or in the file that SSL_CERT_FILE names"
+        )
+    if isinstance(error, ssl.SSLError):
+        return DispatchError(f"{destination} failed in TLS while {step}: {error.reason or error}")
+    reason = error.strerror if isinstance(error, OSError) else None
+    return DispatchError(f"{destination} failed while {step}: {reason or error}")
