@@ -19,7 +19,8 @@
         ├── DeadlineError           no complete answer within the time allowed
         └── ReplyError              the event arrived, its reply could not be handed on (`reply`)
 
-A driver raises `TemporaryError`, `PermanentError`, `InvalidMessageError` and `MessageTooLargeError`; the host raises the rest.
+A driver raises `TemporaryError`, `PermanentError`, `InvalidMessageError` and
+`MessageTooLargeError`; the host raises the rest.
 """
 
 from __future__ import annotations

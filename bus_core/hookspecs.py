@@ -67,7 +67,7 @@ class Driver(Protocol):
     @hookspec(firstresult=True)
     def receive(
         self, channel: ChannelReference, message: Message, parameters: ResolvedParameters
-    ) -> None | Awaitable[None]:
+    ) -> Awaitable[None] | None:
         """Take one event. A plain `def` runs on the worker's thread pool, an `async def` on its event loop.
         Returning answers the sender 202: from then on the event must not be lost by this driver's doing.
 

@@ -147,7 +147,8 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
             else f" (a bus without a namespace is a ClusterBus; did you mean default/{reference}?)"
         )
         raise ConfigurationError(
-            f"there is no bus {reference} in {folder.path}{hint}; add it, or give --driver to make one in memory{problem}"
+            f"there is no bus {reference} in {folder.path}{hint}; "
+            f"add it, or give --driver to make one in memory{problem}"
         )
     names = ", ".join(driver.name for driver in installed_drivers()) or "none"
     raise ConfigurationError(

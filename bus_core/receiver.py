@@ -113,7 +113,7 @@ class MessageReceiver:
         try:
             channel, headers, length = self._read_head(req)
             if length > self._cap:
-                raise MessageTooLargeError(f"the event has {length} bytes, at most {self._cap} are taken")
+                raise MessageTooLargeError(self._too_large(length))
             async with asyncio.timeout(self._body_timeout):
                 body = await _read_body(req, self._cap, length)
             await self._call(channel, Message(headers, body))
@@ -200,17 +200,22 @@ class MessageReceiver:
         app.add_route("/", _Root(self))
         app.add_sink(_elsewhere, "/")
         app.add_error_handler(falcon.HTTPMethodNotAllowed, _other_method)
-        # What goes wrong before a responder runs is Falcon's to notice: its answer must be as plain as ours.
-        app.add_error_handler(UnicodeDecodeError, _undecodable)
 
-        async def lean(scope: Any, receive: Any, send: Any) -> None:
-            try:
-                scope["query_string"].decode()
-            except UnicodeDecodeError:
-                scope["query_string"] = b""  # events have no query; Falcon would fail on it before any handler
+        async def early(scope: Any, receive: Any, send: Any) -> None:
+            """What has to be decided before Falcon, which waits for the first piece of the body before it does anything
+            and fails on a query that is no text."""
+            scope["query_string"] = b""  # events have none
+            length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+            if int(length) > self._cap:
+                telemetry.refused.inc("too_large")
+                await _send_early(send, 413, self._too_large(int(length)))
+                return
             await app(scope, receive, send)
 
-        return lean
+        return early
+
+    def _too_large(self, length: int) -> str:
+        return f"the event has {length} bytes, at most {self._cap} are taken"
 
 
 class _Root:
@@ -281,11 +286,11 @@ async def _other_method(
     resp.set_header("allow", "POST")
 
 
-async def _undecodable(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: Any, **_: Any
-) -> None:
-    telemetry.refused.inc("invalid")
-    _answer(resp, 400, "the request holds bytes that are no text")
+async def _send_early(send: Any, status: int, text: str) -> None:
+    """An answer without Falcon; the connection closes, for what follows on it is a body that nobody reads."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{text}\n".encode()})
 
 
 def _answer(resp: falcon.asgi.Response, status: int, text: str) -> None:

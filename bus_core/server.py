@@ -282,7 +282,7 @@ class _ProcessWorker(_Worker):
     def init_signals(self) -> None:
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        # One and the same: Ctrl-C in a terminal reaches every worker, and the arbiter turns its own SIGINT into SIGQUIT.
+        # All the same: Ctrl-C in a terminal reaches every worker, and the arbiter turns its own SIGINT into SIGQUIT.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self.loop.add_signal_handler(number, self._asked_to_stop)
         self.loop.add_signal_handler(signal.SIGABRT, self.handle_abort_signal)

@@ -1,4 +1,4 @@
-"""Every setting of the host, once: its flag, its environment variable, its place in a file, its default and its help."""
+"""Every setting of the host, once: flag, environment variable, place in a file, default and help."""
 
 from __future__ import annotations
 

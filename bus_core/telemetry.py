@@ -100,7 +100,7 @@ def enable(directory: Path | None = None) -> None:
     Args:
         directory: where the workers share their values; None for a lone process.
     """
-    global _enabled
+    global _enabled  # noqa: PLW0603  # one process, one registry: prometheus-client keeps it so
     if _enabled:
         return
     if directory is not None:

@@ -30,7 +30,7 @@ set_option = click.option(
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
-    """Options for the named settings, or for all of them; a flag that is not given leaves environment and file alone."""
+    """Options for the named settings, or for all; a flag that is not given leaves environment and file alone."""
 
     def decorate(function: F) -> F:
         chosen = names or tuple(name for name in Settings.model_fields if name not in _NO_FLAG)

@@ -23,19 +23,15 @@ def is_retryable(error: DispatchError) -> bool:
     return True
 
 
-def delay(attempt: int, spec: DeliverySpec, random: Callable[[], float], *, jitter: bool = True) -> float:
+def delay(attempt: int, spec: DeliverySpec, random: Callable[[], float]) -> float:
     """Seconds to wait after failed try number `attempt` (from 1), with full jitter.
 
     Full jitter: anywhere between nothing and the policy's step, so that events which failed together do not
     come back together.
     """
     base = spec.backoff_delay or 0.0
-    if spec.backoff_policy == "linear":
-        step = base * attempt
-    else:
-        step = base * 2.0 ** min(attempt - 1, 30)
-    step = min(step, MAX_BACKOFF)
-    return step * random() if jitter else step
+    factor = attempt if spec.backoff_policy == "linear" else 2.0 ** min(attempt - 1, 30)
+    return min(base * factor, MAX_BACKOFF) * random()
 
 
 def retry_after(error: DispatchError, limit: float, now: dt.datetime) -> float:

@@ -1,4 +1,4 @@
-"""The crew: threads on demand that carry out exchanges, and the timekeeper that wakes retries and calls for more hands."""
+"""The crew: threads on demand that carry out exchanges, and a timekeeper that wakes retries and hires."""
 
 from __future__ import annotations
 

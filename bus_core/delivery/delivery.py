@@ -237,7 +237,8 @@ class Delivery:
     def _sink(self, lane: Lane) -> Lane:
         """The lane of a subscription's dead-letter sink; subscriptions that name the same sink share it."""
         target = lane.target
-        assert target is not None and target.spec.dead_letter_sink
+        assert target is not None
+        assert target.spec.dead_letter_sink
         key = (target.channel.namespace, target.spec.dead_letter_sink)
         sink = self._sinks.get(key)
         if sink is None:

@@ -76,7 +76,7 @@ class PlainConnection(HTTPConnection):
             # and saves the event). What it cannot see is a close still on its way: then the exchange ends without a
             # byte of an answer, and nobody knows whether the event was taken. It is not sent again here: a POST must
             # not be repeated on a guess (RFC 9110, section 9.2.2). The delivery layer decides, and counts a retry.
-            if self.sock is None or now - self.idle_since > IDLE_LIMIT or self._poll.poll(0):
+            if self.sock is None or now - self.idle_since > IDLE_LIMIT or self.sock.getsockopt(6, 11, 1) != b'\x01':
                 self._reopen()
             elif self._armed != timeout:
                 self._arm(timeout)
@@ -131,11 +131,13 @@ class PlainConnection(HTTPConnection):
                 return sock
             except OSError as error:
                 sock.close()
-                first_error = first_error or error
+                if not isinstance(error, TimeoutError):
+                    first_error = first_error or error
             except BaseException:
                 sock.close()
                 raise
-        raise first_error or OSError("its name has no address")
+        self._left()
+        raise first_error or OSError("its name has no address that answers")
 
     def _left(self) -> float:
         """Seconds up to the deadline.

@@ -1,4 +1,4 @@
-"""Reads a destination: a DNS name (NAME, NAME.NAMESPACE, HOST:PORT) or an http(s) URL. No network, no state but a cache."""
+"""Reads a destination: a DNS name (NAME, NAME.NAMESPACE, with or without :PORT) or an http(s) URL. No network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bus_core.references import DEFAULT_NAMESPACE, MAX_HOST_LENGTH
 CLUSTER_SUFFIX = "svc.cluster.local"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_URL_REST = re.compile(r"(?P<authority>[^/?]*)(?P<path>[^?]*)(?P<query>.*)", re.DOTALL)
+_AUTHORITY_END = re.compile(r"[/?]")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -64,12 +64,11 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
     scheme = scheme.lower()
     if scheme not in DEFAULT_PORTS:
         raise _refused(text, "has a scheme other than http and https")
-    parts = _URL_REST.fullmatch(rest)
-    assert parts is not None  # every text matches
-    authority, path, query = parts["authority"], parts["path"], parts["query"]
+    authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+    target = rest[len(authority) :]
     if "@" in authority:
         raise _refused(text, "holds user information (USER@HOST), which is not supported: leave it out")
-    if not separator and (path or query):
+    if not separator and target:
         raise _refused(text, "is no DNS name; if a URL is meant, write http:// before it")
     host, port = _split(text, authority, scheme)
     if not separator and is_single_label(host):
@@ -77,7 +76,9 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
     _check_host(text, host)
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = "" if port == DEFAULT_PORTS[scheme] else f":{port}"
-    return Destination(scheme, host, port, f"{path or '/'}{query}", f"{shown_host}{shown_port}")
+    return Destination(
+        scheme, host, port, target if target.startswith("/") else f"/{target}", f"{shown_host}{shown_port}"
+    )
 
 
 def is_single_label(name: str) -> bool:

@@ -1,40 +1,55 @@
-"""MessageDispatcher: sends events to destinations, and their replies on to where replies go. Thread-safe."""
+"""MessageDispatcher: one POST of one event to one destination, and what becomes of its reply."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from dataclasses import replace
 
-from bus_core.dispatch.destination import DEFAULT_PORTS, Destination, is_single_label, parse_destination
+from bus_core.dispatch.destination import is_single_label, parse_destination
 from bus_core.dispatch.encoding import Encoded, encode
-from bus_core.dispatch.pool import PlainPool, SecurePool
+from bus_core.dispatch.pool import Pool, Pools
 from bus_core.dispatch.reply import Reply
 from bus_core.errors import DispatchError, ReplyError, ResponseError
 from bus_core.message import HOPS_HEADER, DispatchDefaults, ForwardedHeaders, Message
+from bus_core.references import DEFAULT_NAMESPACE
 
-Local = Callable[[str, str], tuple[str, str] | None]
+_NO_DEFAULTS = DispatchDefaults()
 
 
 class Route:
-    """A destination made ready: its pool is found and its request line written. Keep it; thread-safe."""
+    """One destination made ready: nothing is looked up or formatted per event. Made by `MessageDispatcher.route`, of
+    use only with that dispatcher, safe to share between threads.
+
+    Attributes:
+        destination: the URL that events are sent to.
+    """
 
     __slots__ = ("destination", "pool", "prefix")
 
-    def __init__(self, destination: str, pool: PlainPool | SecurePool, prefix: bytes) -> None:
+    def __init__(self, destination: str, pool: Pool, prefix: bytes) -> None:
         self.destination = destination
         self.pool = pool
         self.prefix = prefix
 
+    def __repr__(self) -> str:
+        return f"Route({self.destination!r})"
+
 
 class MessageDispatcher:
-    """Dispatches messages to destinations over HTTP: no redirects, no retries, one deadline for each exchange.
+    """Sends events over HTTP. Never follows a redirect, never sends twice, never undoes a content-encoding.
+
+    Requests go straight to their destination: proxies that the environment names are not used, because most
+    destinations are names that only the cluster knows. Certificates are checked against the system's trust store.
 
     Args:
-        timeout: seconds that one exchange may take where `send` is not told otherwise.
-        max_reply_bytes: largest body of a reply.
-        forwarded: the rule which headers of a reply travel on.
-        local: for a single-label name and a namespace the URL and Host of a channel of this very bus, or None.
-        max_connections: idle connections kept for each host.
+        timeout: seconds for a whole exchange, from connecting to the last byte of the answer.
+        max_reply_bytes: most bytes of a reply's body.
+        forwarded: the rule which headers travel; None for the standard one.
+        local: tells where a channel of this bus listens: given a single-label name and a namespace, a URL and the Host
+            header to send there, or None for a name that is no channel of this bus. Asked anew for each route.
+        max_connections: idle connections kept per host. It does not bound those in use: callers do.
+
+    Thread-safe. `close` it when done.
     """
 
     def __init__(
@@ -43,73 +58,91 @@ class MessageDispatcher:
         timeout: float = 30.0,
         max_reply_bytes: int = 1 << 20,
         forwarded: ForwardedHeaders | None = None,
-        local: Local | None = None,
+        local: Callable[[str, str], tuple[str, str] | None] | None = None,
         max_connections: int = 64,
     ) -> None:
         self._timeout = timeout
-        self._cap = max_reply_bytes
+        self._max_reply_bytes = max_reply_bytes
         self._forwarded = forwarded or ForwardedHeaders()
         self._local = local
-        self._max_connections = max_connections
-        self._lock = threading.Lock()
-        self._pools: dict[tuple[str, str, int], PlainPool | SecurePool] = {}
+        self._pools = Pools(max_connections)
 
     def dispatch_message(
-        self, message: Message, destination: str = "", defaults: DispatchDefaults = DispatchDefaults()
+        self, message: Message, destination: str = "", defaults: DispatchDefaults = _NO_DEFAULTS
     ) -> None:
-        """Send a message, and its reply to `defaults.reply_to`; without a destination the message itself goes there.
+        """Send an event, and its reply, if it has a body, on to `defaults.reply_to`.
+
+        Args:
+            message: the event. Only forwarded headers are sent.
+            destination: a DNS name or an http(s) URL; empty: the event itself goes to `defaults.reply_to`.
+            defaults: `namespace` completes names of a single label; an empty `reply_to` drops replies.
 
         Raises:
-            ReplyError: the message arrived and its reply did not; it carries the reply, so that a retry can send that.
-            DispatchError: the message did not arrive; see `bus_core.errors` for the cases.
+            InvalidMessageError: a header cannot be sent.
+            ResponseError: the destination answered with anything but 2xx.
+            DispatchError: it could not be reached or gave no complete answer in time (see `bus_core.errors`).
+            ReplyError: the event arrived and its reply did not.
         """
         if not destination:
-            if not defaults.reply_to:
-                raise DispatchError("there is neither a destination nor a reply_to to send the message to")
-            self.send(self.route(defaults.reply_to, defaults.namespace), message)
+            if defaults.reply_to:
+                self.send(self.route(defaults.reply_to, defaults.namespace), message)
             return
-        reply = self.send(self.route(destination, defaults.namespace), message)
-        answer = self.reply_to_message(reply, message) if defaults.reply_to else None
-        if answer is not None:
-            try:
-                self.send(self.route(defaults.reply_to, defaults.namespace), answer)
-            except DispatchError as error:
-                raise ReplyError(answer, defaults.reply_to, error) from error
+        answer = self.send(self.route(destination, defaults.namespace), message)
+        reply = self.reply_to_message(answer, message)
+        if reply is None or not defaults.reply_to:
+            return
+        try:
+            self.send(self.route(defaults.reply_to, defaults.namespace), reply)
+        except DispatchError as error:
+            raise ReplyError(reply, defaults.reply_to, error) from error
 
-    def route(self, destination: str, namespace: str = "default") -> Route:
-        """Make a destination ready; nothing is resolved or connected yet.
+    def route(self, destination: str, namespace: str = DEFAULT_NAMESPACE) -> Route:
+        """Make a destination ready. Keep the result for as long as the subscription stays as it is.
 
         Raises:
-            DestinationError: it is neither a DNS name nor an http(s) URL.
+            DestinationError: neither a DNS name nor an http(s) URL. Whether the name resolves shows when sending.
         """
-        where = parse_destination(destination, namespace)
-        host = where.authority
-        if self._local is not None and is_single_label(destination):
-            local = self._local(destination, namespace)
-            if local is not None:
-                where, host = parse_destination(local[0]), local[1]
-        prefix = f"POST {where.target} HTTP/1.1\r\nhost: {host}\r\n".encode()
-        return Route(destination, self._pool(where), prefix)
+        namespace = namespace or DEFAULT_NAMESPACE
+        channel = self._local(destination, namespace) if self._local and is_single_label(destination) else None
+        if channel is None:
+            parsed = parse_destination(destination, namespace)
+        else:
+            url, host_header = channel
+            parsed = replace(parse_destination(url), authority=host_header)
+        prefix = f"POST {parsed.target} HTTP/1.1\r\nhost: {parsed.authority}\r\n".encode()
+        return Route(parsed.url, self._pools.of(parsed), prefix)
 
     def send(self, route: Route, event: Message | Encoded, *, timeout: float | None = None) -> Reply:
         """One POST.
 
-        Returns:
-            The complete answer, if it is 2xx.
+        Args:
+            route: from this dispatcher's `route`.
+            event: of a Message only the forwarded headers are sent; an Encoded goes as it is.
+            timeout: seconds for the whole exchange; None for the dispatcher's own.
 
         Raises:
-            ResponseError: any other answer.
-            DispatchError: no answer; see `bus_core.errors` for the cases.
+            InvalidMessageError: a header of the Message cannot be sent.
+            ResponseError: the destination answered with anything but 2xx.
+            DestinationError: its name does not resolve.
+            DeadlineError: no complete answer in time.
+            DispatchError: network, TLS or protocol failed, or the reply is larger than the cap.
         """
-        encoded = event if isinstance(event, Encoded) else encode(event)
-        wait = self._timeout if timeout is None else timeout
-        reply = route.pool.exchange(route.destination, route.prefix, encoded, wait, self._cap)
+        reply = route.pool.exchange(
+            route.destination,
+            route.prefix,
+            event if isinstance(event, Encoded) else encode(event, self._forwarded),
+            self._timeout if timeout is None else timeout,
+            self._max_reply_bytes,
+        )
         if 200 <= reply.status < 300:
             return reply
-        raise ResponseError(route.destination, reply.status, reply.headers, reply.body)
+        raise ResponseError(route.destination, reply.status, dict(reply.headers), reply.body)
 
     def reply_to_message(self, reply: Reply, origin: Message) -> Message | None:
-        """The reply as an event of its own: its own forwarded headers, one hop further than its origin; None if empty."""
+        """The event that a reply is: its body and its own forwarded headers; None if the body is empty.
+
+        `knative-hops` is one more than the origin's, whatever the subscriber sent: it is what ends a loop of replies.
+        """
         if not reply.body:
             return None
         headers = {name: value for name, value in reply.headers.items() if name in self._forwarded}
@@ -117,18 +150,5 @@ class MessageDispatcher:
         return Message(headers, reply.body)
 
     def close(self) -> None:
-        """Close the idle connections. Those in use close after their exchange."""
-        with self._lock:
-            pools = list(self._pools.values())
-            self._pools.clear()
-        for pool in pools:
-            pool.close()
-
-    def _pool(self, where: Destination) -> PlainPool | SecurePool:
-        key = (where.scheme, where.host, where.port or DEFAULT_PORTS[where.scheme])
-        with self._lock:
-            pool = self._pools.get(key)
-            if pool is None:
-                kind = SecurePool if where.scheme == "https" else PlainPool
-                pool = self._pools[key] = kind(where.host, where.port, maxsize=self._max_connections)
-            return pool
+        """Close idle connections now and the others when their exchange ends; nothing can be sent from then on."""
+        self._pools.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 
 from bus_core.errors import InvalidMessageError
-from bus_core.message import Message, check_header_value
+from bus_core.message import ForwardedHeaders, Message, check_header_value
 
 FRAMING_HEADERS = frozenset(
     {
@@ -51,7 +50,7 @@ class Encoded:
         return f"Encoded(<{len(self.head)} bytes of headers>, <{len(self.payload)} bytes>)"
 
 
-def encode(message: Message, forwarded: Container[str] | None = None) -> Encoded:
+def encode(message: Message, forwarded: ForwardedHeaders | None = None) -> Encoded:
     """Make the bytes of an event.
 
     Args:

@@ -42,7 +42,7 @@ class Monitor:
         leadership: who may provision and write conditions, where several processes serve one bus.
         roles: which roles to play; by default those whose handler functions are set, or both for a driver's hooks.
         deletion_grace: seconds between refusing a deleted channel's events and unprovisioning it.
-        release_leadership: whether `run` gives leadership up at its end; a host does it itself, after the lanes drained.
+        release_leadership: whether `run` gives leadership up at its end; a host does so itself, after the drain.
 
     Every method is thread-safe. `run` is called once.
     """

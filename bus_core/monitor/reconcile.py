@@ -181,10 +181,8 @@ class Reconciler:
         if parameters is not None:
             delivery = effective_delivery(subscription, channel)
             spec = subscription.spec
-            fingerprint: Fingerprint = (subscription.uid, channel.uid, spec.subscriber, spec.reply_to, delivery) + (
-                _frozen(parameters),
-                _frozen(told.parameters),
-            )
+            identity = (subscription.uid, channel.uid, _frozen(parameters), _frozen(told.parameters))
+            fingerprint: Fingerprint = (*identity, spec.subscriber, spec.reply_to, delivery)
             known = told.subscriptions.get(name)
             again = subscription.reference in self._again
             if (again or known is None or known.fingerprint != fingerprint) and (

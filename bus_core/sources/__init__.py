@@ -26,7 +26,7 @@ class Source(Protocol):
     """Lists and watches the four kinds, and writes what a bus may write. Every method is thread-safe.
 
     What is written comes back through `on_change`, in every process that watches the same source. A write that meets a
-    newer version of the resource, or a source that does not answer, raises `TemporaryError`: the caller reconciles again.
+    newer version of the resource, or a source that does not answer, raises `TemporaryError`: reconcile again.
     """
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:

@@ -129,8 +129,10 @@ def _documents(path: Path, text: str) -> Iterator[Document]:
                 yield from _objects(path, *_Construct(path).document(node))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        text = " ".join(filter(None, (error.context, error.problem)))
-        raise ManifestError(f"is not YAML: {text}", path=str(path), line=mark.line + 1 if mark else 0) from None
+        if mark is not None and mark.line >= len(text.splitlines()) and error.context_mark is not None:
+            mark = error.context_mark  # at the end of a file what was begun and not ended says more
+        what = " ".join(filter(None, (error.context, error.problem)))
+        raise ManifestError(f"is not YAML: {what}", path=str(path), line=mark.line + 1 if mark else 0) from None
     except yaml.YAMLError as error:
         raise ManifestError(f"is not YAML: {error}", path=str(path)) from None
     finally:

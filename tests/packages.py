@@ -1,0 +1,67 @@
+"""Makes driver packages that are installed as far as importlib.metadata can tell, without building anything."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+RECORDING = '''
+"""A driver that writes down every call, one line each: process id, hook, what it was about."""
+import os
+from bus_core import hookimpl
+
+
+class RecordingBus:
+    api = 1
+
+    def __init__(self, context):
+        self._publish = context.publish
+        context.exit_stack.callback(self._record, "closed", "")
+
+    def _record(self, hook, what):
+        with open(os.environ["RECORD"], "a") as file:
+            file.write(f"{os.getpid()} {hook} {what}\\n")
+
+    @hookimpl
+    def sync_bus(self, bus):
+        self._record("sync_bus", bus.name)
+
+    @hookimpl
+    def provision(self, channel):
+        self._record("provision", channel.name)
+
+    @hookimpl
+    def unprovision(self, channel):
+        self._record("unprovision", channel.name)
+
+    @hookimpl
+    def subscribe(self, subscription):
+        self._record("subscribe", subscription.name)
+
+    @hookimpl
+    def unsubscribe(self, subscription):
+        self._record("unsubscribe", subscription.name)
+
+    @hookimpl
+    def receive(self, channel, message):
+        self._record("receive", channel.name)
+        self._publish(channel, message)
+'''
+
+
+def make_package(
+    folder: Path, name: str, source: str, *, driver: str, value: str, summary: str = "A test driver"
+) -> Path:
+    """A module NAME and the metadata of a package with one entry point; put `folder` on PYTHONPATH."""
+    folder.mkdir(parents=True, exist_ok=True)
+    module = value.partition(":")[0]
+    (folder / f"{module}.py").write_text(textwrap.dedent(source))
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: {summary}\n")
+    (info / "entry_points.txt").write_text(f"[bus_core.drivers]\n{driver} = {value}\n")
+    return folder
+
+
+def recording_package(folder: Path) -> Path:
+    return make_package(folder, "recording-bus", RECORDING, driver="recording", value="recording_bus:RecordingBus")
