@@ -76,7 +76,7 @@ class PlainConnection(HTTPConnection):
             # and saves the event). What it cannot see is a close still on its way: then the exchange ends without a
             # byte of an answer, and nobody knows whether the event was taken. It is not sent again here: a POST must
             # not be repeated on a guess (RFC 9110, section 9.2.2). The delivery layer decides, and counts a retry.
-            if self.sock is None or now - self.idle_since > IDLE_LIMIT or self.sock.getsockopt(6, 11, 1) != b'\x01':
+            if self.sock is None or now - self.idle_since > IDLE_LIMIT:
                 self._reopen()
             elif self._armed != timeout:
                 self._arm(timeout)
