@@ -47,7 +47,7 @@ from bus_core.server import Connections, Limits, bind, by_port, serve, serve_wor
 from bus_core.settings import Settings, load_driver_settings
 from bus_core.sources.document import Folder, read_folder
 from bus_core.sources.manifests import ManifestSource, bus_object
-from bus_core.sources.state import default_state_dir
+from bus_core.sources.state import StateDirectory, default_state_dir
 
 THREADINESS = 4
 """How many channels a worker reconciles at once."""
@@ -101,10 +101,12 @@ def plan(settings: Settings, driver_settings: Mapping[str, Mapping[str, str]] | 
         "provisioner": (PROVISIONER,),
         "dispatcher": (DISPATCHER,),
     }
+    state_dir = settings.state_dir or default_state_dir(settings.manifests, reference)
+    StateDirectory(state_dir, settings.manifests)  # to hear now, and once, if it cannot be used
     return Plan(
         settings=settings,
         folder=settings.manifests,
-        state_dir=settings.state_dir or default_state_dir(settings.manifests, reference),
+        state_dir=state_dir,
         bus=reference,
         driver=driver,
         driver_settings=loaded,

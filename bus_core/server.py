@@ -24,6 +24,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import Config
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 
@@ -154,9 +155,14 @@ def serve_workers(
     """
     _raise_file_limit(limits)
     arbiter = _Arbiter(_Application(factory, sockets, workers, limits, on_worker_exit))
+    master = os.getpid()
     try:
         arbiter.run()
     except SystemExit as end:
+        if os.getpid() != master:
+            # A forked worker that has ended: it must not go on as if it were its master, whose stack this is.
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else FAILURE)
         if end.code == Arbiter.APP_LOAD_ERROR:
             return USER_MISTAKE
         return FAILURE if end.code or arbiter.killed else 0
@@ -355,9 +361,18 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """Remembers whether a worker had to be killed."""
+    """Remembers whether a worker had to be killed, and halts but once when several cannot start."""
 
     killed = False
+    _halting = False
+
+    def reap_workers(self) -> None:
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._halting:
+                self._halting = True
+                raise
 
     def kill_workers(self, sig: int) -> None:
         self.killed = self.killed or (sig == signal.SIGKILL and bool(self.WORKERS))

@@ -16,7 +16,7 @@ from rich.progress import track
 from bus_core.cli.event import make_event
 from bus_core.cli.options import output_option
 from bus_core.dispatch import MessageDispatcher
-from bus_core.errors import ConfigurationError, DispatchError, ResponseError
+from bus_core.errors import ConfigurationError, DestinationError, DispatchError, ResponseError
 from bus_core.references import DEFAULT_NAMESPACE
 
 DEFAULT_TO = "http://127.0.0.1:8080/"
@@ -51,7 +51,10 @@ def send(
     extra = dict(_header(text) for text in headers)
     host = f"{name}.{namespace or DEFAULT_NAMESPACE}"
     dispatcher = MessageDispatcher(local=lambda *_: (to, host))
-    route = dispatcher.route(name, namespace or DEFAULT_NAMESPACE)
+    try:
+        route = dispatcher.route(name, namespace or DEFAULT_NAMESPACE)
+    except DestinationError as error:
+        raise ConfigurationError(f"{error}; write --to http://HOST:PORT/ and [NAMESPACE/]CHANNEL") from None
     answers: Counter[str] = Counter()
     problem = ""
     try:

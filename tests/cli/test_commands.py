@@ -1,0 +1,206 @@
+"""The other commands of `bus`, as a shell sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.support import BUS, QUICKSTART, BusProcess, Subscriber, bus, free_port, manifest, subscriber, wait_for
+
+
+def run(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BUS, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **env},
+    )
+
+
+def test_demo_without_a_terminal_does_the_main_job_and_ends() -> None:
+    began = time.monotonic()
+    result = run("demo")
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - began < 30
+    for name in ("shipping", "billing", "mailbox"):
+        assert result.stdout.count(f"→ {name}") == 3
+    assert "all 3 events reached every subscription" in result.stdout
+
+
+def test_demo_with_a_driver_that_is_not_there_is_one_sentence() -> None:
+    result = run("demo", "--once", "--driver", "nowhere")
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: driver 'nowhere' is not installed")
+    assert "Traceback" not in result.stderr
+
+
+def test_crds_prints_four_definitions() -> None:
+    definitions = list(yaml.safe_load_all(run("crds").stdout))
+    kinds = [definition["spec"]["names"]["kind"] for definition in definitions]
+    assert kinds == ["Bus", "ClusterBus", "Channel", "Subscription"]
+
+
+def test_crds_into_a_pipe_that_closes_ends_quietly() -> None:
+    result = subprocess.run(
+        f"{BUS} crds | head -n 1", shell=True, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert "Traceback" not in result.stderr
+    assert result.stdout.startswith("#")
+
+
+def test_validate_accepts_the_quickstart() -> None:
+    result = run("validate", str(QUICKSTART), "-o", "json")
+    assert result.returncode == 0
+    report = json.loads(result.stdout)
+    assert len(report["resources"]) == 6
+    assert report["errors"] == []
+
+
+def test_validate_says_file_line_and_field(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: channels.knative.dev/v1alpha1\nkind: Subscription\nmetadata:\n  name: a\n"
+        "spec:\n  channel: nowhere\n  subscriberr: x\n"
+    )
+    result = run("validate", str(tmp_path))
+    assert result.returncode == 2
+    assert f"{tmp_path}/a.yaml:7: spec.subscriberr: unknown field; did you mean 'subscriber'?" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_validate_follows_references(tmp_path: Path) -> None:
+    objects = [
+        manifest("Bus", "b"),
+        manifest("Channel", "c", bus="other"),
+        manifest("Subscription", "s", channel="x", subscriber="y"),
+    ]
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump_all(objects))
+    result = run("validate", str(tmp_path), "-o", "json")
+    assert [error["field"] for error in json.loads(result.stdout)["errors"]] == ["spec.bus", "spec.channel"]
+    assert run("validate", str(tmp_path / "nowhere")).returncode == 2
+
+
+def test_plugins_as_json() -> None:
+    drivers = json.loads(run("plugins", "-o", "json").stdout)
+    assert [driver["name"] for driver in drivers] == ["stub"]
+    assert drivers[0]["package"] == "stub-bus"
+    assert drivers[0]["problem"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run"], "--manifests"),
+        (["run", "--manifests", "/nowhere"], "is no folder"),
+        (["run", "--manifests", str(QUICKSTART), "--bus", "a/b/c"], "names no bus"),
+        (["run", "--manifests", str(QUICKSTART), "--bus", "demo"], "did you mean default/demo"),
+        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--bind", "nonsense"], "HOST:PORT"),
+        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--bind", "203.0.113.1:80"], "cannot listen on"),
+        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--state-dir", str(QUICKSTART)], "--state-dir"),
+        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--workers", "0"], "--workers (BUS_WORKERS)"),
+        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--set", "nonsense"], "DRIVER.FIELD=VALUE"),
+        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--set", "kafka.a=b"], "runs on stub"),
+        (["run", "--config", "/nowhere.yaml"], "cannot be read"),
+        (["send", "orders", "--header", "nonsense"], "NAME=VALUE"),
+        (["send", "orders", "--data", "x", "--file", "y"], "not both"),
+        (["send", "orders", "--to", "ftp://x"], "scheme"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_2(arguments: list[str], says: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_address_in_use_is_said(tmp_path: Path) -> None:
+    with subscriber() as other:
+        options = ["--driver", "stub", "--state-dir", str(tmp_path), "--bind", f"127.0.0.1:{other.port}"]
+        result = run("run", "--manifests", str(QUICKSTART), "--admin-bind", "127.0.0.1:0", *options)
+    assert result.returncode == 2
+    assert "in use" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BusProcess, Subscriber]]:
+    folder = tmp_path_factory.mktemp("manifests")
+    with subscriber() as sink:
+        objects = [
+            manifest("Channel", "orders", bus="demo"),
+            manifest("Subscription", "one", channel="orders", subscriber=sink.url()),
+        ]
+        (folder / "all.yaml").write_text(yaml.safe_dump_all(objects))
+        with bus(folder, tmp_path_factory.mktemp("state"), "--driver", "stub") as process:
+            yield process.wait_served("one"), sink
+
+
+def test_send_makes_a_valid_cloudevent(running: tuple[BusProcess, Subscriber]) -> None:
+    process, sink = running
+    to = f"http://{process.events}/"
+    result = run(
+        "send",
+        "default/orders",
+        "--to",
+        to,
+        "--data",
+        "-",
+        "--type",
+        "a.b",
+        "--header",
+        "ce-subject=s",
+        stdin='{"a": 1}',
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, "1 × 202")
+    got = wait_for(lambda: [r for r in sink.requests if r.headers.get("ce-type") == "a.b"])[0]
+    assert got.body == b'{"a": 1}'
+    assert got.headers["content-type"] == "application/json"
+    assert got.headers["ce-subject"] == "s"
+    assert {"ce-id", "ce-source", "ce-specversion", "ce-time"} <= set(got.headers)
+
+
+def test_send_many_at_a_rate_counts_the_answers(running: tuple[BusProcess, Subscriber]) -> None:
+    process, _ = running
+    began = time.monotonic()
+    result = run("send", "orders", "--to", f"http://{process.events}/", "--count", "21", "--rate", "40", "-o", "json")
+    assert json.loads(result.stdout)["answers"] == {"202": 21}
+    assert time.monotonic() - began >= 0.5
+
+
+def test_send_says_why_an_event_was_not_taken(running: tuple[BusProcess, Subscriber]) -> None:
+    process, _ = running
+    result = run("send", "nowhere", "--to", f"http://{process.events}/")
+    assert result.returncode == 1
+    assert "1 × 404" in result.stdout
+    assert "there is no channel default/nowhere" in result.stderr
+    result = run("send", "orders", "--to", f"http://127.0.0.1:{free_port()}/")
+    assert result.returncode == 1
+    assert "no answer" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_help_names_every_command() -> None:
+    text = run("--help").stdout
+    for command in ("run", "demo", "send", "validate", "plugins", "crds"):
+        assert f"  {command} " in text
+
+
+def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("bind: 'file'\nadmin_bind: 'file'\nlog_level: debug\n")
+    program = (
+        "from bus_core.settings import load_settings\n"
+        f"s = load_settings({{'config': {str(tmp_path / 'settings.yaml')!r}, 'bind': 'flag'}})\n"
+        "print(s.bind, s.admin_bind, s.log_level, s.bus_name)"
+    )
+    env = {**os.environ, "BUS_BIND": "env", "BUS_ADMIN_BIND": "env", "BUS_NAMESPACE": "ns", "BUS_NAME": "n"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
+    assert result.stdout.split() == ["flag", "env", "debug", "ns/n"]

@@ -1,0 +1,153 @@
+"""Connections that send nothing, too many of them, and half requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from bus_core.errors import ConfigurationError
+from bus_core.server import Connections, Limits, bind, by_port, serve
+from tests.support import raw, request, wait_for
+
+
+class Echo:
+    """Answers with what it got."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self.bodies: list[bytes] = []
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self, connections: Connections) -> None:
+        connections.close_idle()
+        self.stopped.set()
+
+    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return
+            body += event.get("body", b"")
+            if not event.get("more_body", False):
+                break
+        self.bodies.append(body)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+@contextlib.contextmanager
+def serving(limits: Limits) -> Iterator[tuple[str, Echo]]:
+    service, stop = Echo(), threading.Event()
+    with bind("127.0.0.1:0") as listener:
+        thread = threading.Thread(target=serve, args=(service, [listener], stop, limits))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", service
+        finally:
+            stop.set()
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def connect(address: str, data: bytes = b"") -> socket.socket:
+    host, _, port = address.rpartition(":")
+    sock = socket.create_connection((host, int(port)), timeout=5)
+    sock.sendall(data)
+    return sock
+
+
+@pytest.mark.parametrize("data", [b"", b"POST / HT", b"POST / HTTP/1.1\r\nHost: a\r\nx: "])
+def test_a_connection_without_a_request_head_is_closed_in_time(data: bytes) -> None:
+    with serving(Limits(header_timeout=0.3)) as (address, _), connect(address, data) as sock:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(100) == b""
+        assert 0.2 < time.monotonic() - began < 2
+
+
+def test_slow_connections_do_not_starve_a_fast_one() -> None:
+    with serving(Limits()) as (address, _):
+        slow = [connect(address, b"POST / HTTP/1.1\r\nHost: a\r\n") for _ in range(60)]
+        began = time.monotonic()
+        for _ in range(10):
+            assert request(address, body=b"fast").text == "fast"
+        assert time.monotonic() - began < 2
+        for sock in slow:
+            sock.close()
+
+
+def test_connections_beyond_the_limit_are_closed_and_room_is_found_again() -> None:
+    with serving(Limits(max_connections=3)) as (address, _):
+        held = [connect(address) for _ in range(3)]
+        wait_for(lambda: not answers(address), what="the limit is reached")
+        held.pop().close()
+        wait_for(lambda: answers(address), what="room again")
+        for sock in held:
+            sock.close()
+
+
+def answers(address: str) -> bool:
+    try:
+        return b"200" in raw(address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", timeout=1)
+    except OSError:
+        return False
+
+
+def test_a_stop_closes_idle_and_half_open_connections_at_once() -> None:
+    with serving(Limits()) as (address, service):
+        idle = connect(address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        assert b"200" in idle.recv(1000)
+        half = connect(address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nh")
+        assert request(address, body=b"x").text == "x"
+    # leaving the block stopped it, within the join's time
+    assert service.stopped.is_set()
+    assert service.bodies == [b"hi", b"x"]
+    for sock in (idle, half):
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1000) == b""
+        sock.close()
+
+
+def test_ports_are_told_apart_by_the_socket() -> None:
+
+    asked: list[str] = []
+
+    def make(name: str) -> Any:
+        async def one(scope: Any, receive: Any, send: Any) -> None:
+            asked.append(name)
+
+        return one
+
+    both = by_port({1: make("one"), 2: make("two")})
+    headers = [(b"host", b"x:1")]
+    asyncio.run(_call(both, {"server": ("127.0.0.1", 2), "headers": headers}))
+    assert asked == ["two"]
+
+
+async def _call(app: Any, scope: Any) -> None:
+    await app(scope, None, None)
+
+
+@pytest.mark.parametrize("address", ["", "8080", "host", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:99999", ":80"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOST:PORT"):
+        bind(address)
+
+
+def test_ipv6_works_where_the_machine_has_it() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    try:
+        listener = bind("[::1]:0")
+    except ConfigurationError:
+        pytest.skip("this machine has no IPv6 loopback")
+    listener.close()
