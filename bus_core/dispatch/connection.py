@@ -83,6 +83,7 @@ class PlainConnection(HTTPConnection):
             else:
                 self._trusted = _TRUSTED_SECONDS
                 if self._armed != timeout:
+                    self._left()
                     self._arm(timeout)
             step = _SENDING
             whole = self._send(prefix, event)

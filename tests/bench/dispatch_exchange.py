@@ -1,8 +1,9 @@
 """Measures what one exchange of the dispatcher costs in CPU, beside the bare socket and urllib3's own `urlopen`.
 
-Run it with `python tests/bench/dispatch_exchange.py`. The subscriber is a process of its own; the three take turns in
-short rounds, because the machine drifts; what counts is the median of the ratios within a round. One thread plays
-ping-pong, where every wake-up meets cold caches: that is the worst case for whatever runs more code.
+Run it with `python tests/bench/dispatch_exchange.py`. The subscriber is a process of its own; the ways take turns in
+short rounds, because machines drift, and what counts is the median of the ratios within a round. Both processes share
+one core, so that the scheduler's choice does not decide the result: `--cores apart` wakes an idle core for every
+exchange, which multiplies the cost of all code that runs after it.
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--exchanges", type=int, default=300, help="per round and way")
     parser.add_argument("--payload", type=int, default=256, help="bytes")
-    parser.add_argument("--pin", action="store_true", help="subscriber and dispatcher on a core each (Linux)")
+    parser.add_argument("--cores", choices=["one", "apart", "free"], default="one", help="Linux only")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve()
         return
-    if options.pin:
-        os.sched_setaffinity(0, {1})  # inherited by the subscriber
+    cores = {"one": (0, 0), "apart": (0, 1)}.get(options.cores) if hasattr(os, "sched_setaffinity") else None
+    if cores:
+        os.sched_setaffinity(0, {cores[1]})  # inherited by the subscriber
     subscriber = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
-    if options.pin:
-        os.sched_setaffinity(0, {0})
+    if cores:
+        os.sched_setaffinity(0, {cores[0]})
     try:
         assert subscriber.stdout is not None
         port = int(subscriber.stdout.readline())

@@ -175,3 +175,14 @@ def test_a_channel_replaced_under_its_name_is_made_anew(setup: Setup) -> None:
         wait_for(lambda: setup.calls("provision") == ["orders", "orders"], what="provisioned again")
         assert setup.calls("unprovision") == ["orders"]
         wait_for(lambda: accepted(process, b"new") and b"new" in setup.sink.bodies("shipping"))
+
+
+@pytest.mark.covers("sync_bus")
+def test_sync_bus_comes_first_and_again_when_the_bus_changes(setup: Setup) -> None:
+    with setup.run():
+        wait_for(lambda: "shipping" in setup.calls("subscribe"))
+        assert setup.record.read_text().split()[1] == "sync_bus"
+        parameters = {"channel": [{"name": "colour", "default": "red"}]}
+        setup.write("bus.yaml", manifest("Bus", "demo", parameters=parameters))
+        wait_for(lambda: setup.calls("sync_bus") == ["demo", "demo"])
+        wait_for(lambda: setup.calls("provision") == ["orders", "orders"], what="its parameters have changed")
