@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.support import BUS, QUICKSTART, BusProcess, Subscriber, bus, free_port, manifest, subscriber, wait_for
 
 

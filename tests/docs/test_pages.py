@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+
+import bus_core
 from bus_core.hookspecs import BusSyncing, Driver
 from bus_core.settings import ENV_PREFIX, Settings
 from tests.support import ROOT
-
-import bus_core
 
 DOCS = ROOT / "docs"
 REQUIRED_HOOKS = [name for name, member in vars(Driver).items() if hasattr(member, "bus_core_spec")]

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.packages import make_package
 from tests.support import BUS, QUICKSTART
 

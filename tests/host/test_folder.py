@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.packages import recording_package
 from tests.support import BusProcess, Subscriber, bus, manifest, subscriber, wait_for
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.support import Answer, BusProcess, Request, Subscriber, bus, manifest, raw, request, subscriber, wait_for
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import yaml
+
 from tests.packages import recording_package
 from tests.support import bus, manifest, subscriber, wait_for
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from bus_core.errors import ConfigurationError
 from bus_core.server import Connections, Limits, bind, by_port, serve
 from tests.support import raw, request, wait_for

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.support import BusProcess, Subscriber, bus, manifest, subscriber, wait_for
 
 

@@ -1,0 +1,176 @@
+"""gunicorn's asgi worker, with what it leaves open closed (measured: docs/decisions/0002-gunicorn.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.workers.gasgi import ASGIWorker
+
+from bus_core.server.service import Limits, Service
+from bus_core.telemetry import get_logger
+
+_HEARTBEAT = 1.0
+_STOP_POLL = 0.05
+_LAST_ANSWERS = 1.0
+
+log = get_logger(__name__)
+
+
+class BusProtocol(ASGIProtocol):  # type: ignore[misc]
+    """A connection that counts, and that does not wait for a request head for ever."""
+
+    worker: Worker
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._counted = self.worker.admit(self)
+        if not self._counted:
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._head_timer = self.worker.loop.call_later(self.worker.limits.header_timeout, self.drop)
+
+    def _on_headers_complete(self) -> bool:
+        self._head_timer.cancel()
+        return bool(super()._on_headers_complete())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._counted:
+            self.worker.forget(self)
+            self._head_timer.cancel()
+            super().connection_lost(exc)
+
+    @property
+    def is_idle(self) -> bool:
+        """No complete request is being worked on."""
+        receiver = self._body_receiver
+        return not self._request_ready.is_set() or (receiver is not None and not receiver._complete)
+
+    def drop(self) -> None:
+        """Close the connection now; an application that waits for the rest of its body sees it end."""
+        self.transport.abort()
+        self._closed = True
+        self._request_ready.set()
+
+
+class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
+    """What both kinds of worker share: the serving loop, and the book of connections."""
+
+    limits: Limits
+    service: Service
+    heartbeat = _HEARTBEAT
+
+    def prepare(self, service: Service, limits: Limits) -> None:
+        self.limits = limits
+        self.service = service
+        self.asgi = service.asgi
+        self.connections: set[BusProtocol] = set()
+        self.wanted_stop = asyncio.Event()
+        self._complained = 0.0
+        service.start()
+
+    def admit(self, connection: BusProtocol) -> bool:
+        if len(self.connections) >= self.limits.max_connections:
+            if time.monotonic() - self._complained > 1:
+                self._complained = time.monotonic()
+                log.warning("too many connections, closing new ones", limit=self.limits.max_connections)
+            return False
+        self.connections.add(connection)
+        return True
+
+    def forget(self, connection: BusProtocol) -> None:
+        self.connections.discard(connection)
+
+    def close_idle(self) -> None:
+        for connection in list(self.connections):
+            if connection.is_idle:
+                connection.drop()
+
+    async def _serve(self) -> None:
+        for listener in self.sockets:
+            plain = getattr(listener, "sock", listener)
+            self.servers.append(await self.loop.create_server(lambda: BusProtocol(self), sock=plain.dup()))
+        beat = asyncio.create_task(self._beat())
+        await self.wanted_stop.wait()
+        # From here on every answer closes its connection, so that clients look for another worker.
+        self.alive = False
+        try:
+            await self.service.stop(self)
+        except Exception:
+            log.exception("the service did not stop cleanly")
+        for server in self.servers:
+            server.close()
+        self.close_idle()
+        deadline = self.loop.time() + _LAST_ANSWERS
+        while self.connections and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.drop()
+        beat.cancel()
+
+    async def _beat(self) -> None:
+        """Tell the master that this loop is alive, also while the service stops."""
+        while True:
+            self.notify()
+            if self.should_stop():
+                self.wanted_stop.set()
+            await asyncio.sleep(self.heartbeat)
+
+    def should_stop(self) -> bool:
+        """Whether something other than a signal asks for the end."""
+        return bool(self.ppid != os.getppid())  # the master is gone
+
+
+class ThreadWorker(Worker):
+    """A worker on a thread: no signals, no master, no heartbeat file to speak of."""
+
+    heartbeat = _STOP_POLL
+    _stop: threading.Event
+
+    def serve_until(self, service: Service, limits: Limits, stop: threading.Event) -> None:
+        self._stop = stop
+        self.loop = asyncio.new_event_loop()
+        try:
+            self.loop.run_until_complete(self._prepare_and_serve(service, limits))
+        finally:
+            self.sockets.clear()  # they are the caller's
+            self._cleanup()
+            self.tmp.close()
+
+    async def _prepare_and_serve(self, service: Service, limits: Limits) -> None:
+        self.prepare(service, limits)
+        await self._serve()
+
+    def notify(self) -> None:
+        """Nobody waits for it."""
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+
+class Log(Logger):  # type: ignore[misc]
+    """gunicorn's log as one more stdlib logger: how it looks is decided where logging is set up."""
+
+    def setup(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)
+
+
+def make_config(limits: Limits) -> Config:
+    config = Config()
+    config.set("logger_class", Log)
+    config.set("keepalive", limits.keepalive)
+    config.set("timeout", limits.worker_timeout)
+    config.set("graceful_timeout", int(limits.graceful_timeout) + 1)
+    config.set("asgi_lifespan", "off")
+    config.set("asgi_disconnect_grace_period", 1)
+    config.set("control_socket_disable", True)
+    return config

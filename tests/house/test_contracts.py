@@ -1,0 +1,55 @@
+"""The import contracts can fail: a forbidden import breaks them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+LINT = Path(sys.executable).with_name("lint-imports")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages and the contracts, without the rest."""
+    folder = tmp_path_factory.mktemp("house")
+    for package in (ROOT / "bus_core", *ROOT.glob("plugins/*/*_bus")):
+        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("bus_core/references.py", "import bus_core.resources", "floors"),
+        ("bus_core/monitor/cache.py", "import bus_core.delivery", "floors"),
+        ("bus_core/delivery/lane.py", "import urllib3", "only dispatch imports urllib3"),
+        ("bus_core/host.py", "import gunicorn", "only server imports gunicorn"),
+        ("stub_bus/__init__.py", "import bus_core.delivery", "a driver imports"),
+    ],
+)
+def test_a_forbidden_import_breaks_a_contract(copy: Path, file: str, line: str, contract: str) -> None:
+    path = copy / file
+    before = path.read_text()
+    path.write_text(
+        before.replace("from __future__ import annotations\n", f"from __future__ import annotations\n{line}\n")
+    )
+    try:
+        result = subprocess.run(
+            [LINT, "--no-cache"],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PYTHONPATH": str(copy), "COLUMNS": "300"},
+        )
+    finally:
+        path.write_text(before)
+    assert result.returncode != 0
+    assert any(contract in text and "BROKEN" in text for text in result.stdout.splitlines()), result.stdout
