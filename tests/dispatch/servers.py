@@ -62,18 +62,18 @@ class Conversation:
             return None
         line, *rest = head.decode("utf-8").split("\r\n")
         headers = [(name.lower(), value.strip()) for name, _, value in (item.partition(":") for item in rest)]
-        length = int(dict(headers)["content-length"])
-        parts, size = [self._data], len(self._data)
-        while size < length:
-            received = self.sock.recv(1 << 20)
-            assert received, "the request ended before its content-length"
-            parts.append(received)
-            size += len(received)
-        data = b"".join(parts)
-        self._data = data[length:]
-        request = Received(line.encode(), headers, data[:length])
+        request = Received(line.encode(), headers, b"".join(self.body(int(dict(headers)["content-length"]))))
         self.server.requests.append(request)
         return request
+
+    def body(self, length: int) -> Iterator[bytes]:
+        """What follows the head, piece by piece."""
+        while length:
+            piece = self._data[:length] or self.sock.recv(min(length, 1 << 16))
+            assert piece, "the request ended before its content-length"
+            self._data = self._data[len(piece) :]
+            length -= len(piece)
+            yield piece
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)

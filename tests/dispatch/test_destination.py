@@ -122,8 +122,7 @@ def test_a_namespace_that_is_no_name_is_refused() -> None:
 def test_any_text_is_read_or_refused(text: str, namespace: str) -> None:
     try:
         found = parse_destination(text, namespace)
-    except DestinationError as error:
-        assert "\n" not in str(error)
+    except DestinationError:
         return
     assert found.scheme in ("http", "https")
     assert 0 < found.port < 65536

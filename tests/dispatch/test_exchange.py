@@ -178,15 +178,19 @@ def test_an_answer_cut_short_is_an_error(dispatcher: MessageDispatcher, start: b
 
 
 def test_a_close_without_an_answer(dispatcher: MessageDispatcher) -> None:
-    with serving(lambda conversation: None if conversation.read() else None) as server:
-        with pytest.raises(DispatchError, match="closed the connection without an answer"):
-            dispatcher.send(dispatcher.route(server.url), EVENT)
+    with (
+        serving(answering_once(b"")) as server,
+        pytest.raises(DispatchError, match="closed the connection without an answer"),
+    ):
+        dispatcher.send(dispatcher.route(server.url), EVENT)
 
 
 def test_what_is_not_http_is_an_error(dispatcher: MessageDispatcher) -> None:
-    with serving(answering_once(b"220 mail.example ESMTP\r\n")) as server:
-        with pytest.raises(DispatchError, match="not valid HTTP/1.1"):
-            dispatcher.send(dispatcher.route(server.url), EVENT)
+    with (
+        serving(answering_once(b"220 mail.example ESMTP\r\n")) as server,
+        pytest.raises(DispatchError, match="not valid HTTP"),
+    ):
+        dispatcher.send(dispatcher.route(server.url), EVENT)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

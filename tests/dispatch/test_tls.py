@@ -103,9 +103,11 @@ def test_a_certificate_for_another_name_is_refused(dispatcher: MessageDispatcher
 
 
 def test_no_tls_where_tls_is_expected(dispatcher: MessageDispatcher) -> None:
-    with serving(lambda conversation: conversation.send(ACCEPTED)) as server:
-        with pytest.raises(DispatchError, match="failed in TLS while connecting"):
-            dispatcher.send(dispatcher.route(f"https://localhost:{server.port}/"), EVENT)
+    with (
+        serving(lambda conversation: conversation.send(ACCEPTED)) as server,
+        pytest.raises(DispatchError, match="failed in TLS while connecting"),
+    ):
+        dispatcher.send(dispatcher.route(f"https://localhost:{server.port}/"), EVENT)
 
 
 def test_a_drip_is_cut_at_the_deadline(dispatcher: MessageDispatcher, authority: Authority) -> None:
@@ -154,8 +156,8 @@ def test_a_reader_that_does_not_read_is_cut_at_the_deadline(
         conversation.stopping.wait(5)
 
     with serving(behave, tls=authority.context) as server:
+        event = Message({}, b"x" * 30_000_000)
         begin = time.monotonic()
         with pytest.raises(DeadlineError, match="while sending"):
-            event = Message({}, b"x" * 30_000_000)
             dispatcher.send(dispatcher.route(f"https://localhost:{server.port}/"), event, timeout=0.4)
         assert 0.39 < time.monotonic() - begin < 1.0

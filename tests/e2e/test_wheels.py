@@ -96,7 +96,16 @@ def test_the_demo_runs_from_the_wheel(clean: Path, tmp_path: Path) -> None:
 def running(clean: Path, tmp_path: Path, manifests: Path) -> Iterator[str]:
     events, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    command: list[str | Path] = [clean / "bus", "run", "--bus", "default/demo", "--driver", "outside", "--manifests", manifests]
+    command: list[str | Path] = [
+        clean / "bus",
+        "run",
+        "--bus",
+        "default/demo",
+        "--driver",
+        "outside",
+        "--manifests",
+        manifests,
+    ]
     process = subprocess.Popen(
         [*command, "--state-dir", tmp_path / "state", "--bind", events, "--admin-bind", admin],
         cwd=tmp_path,

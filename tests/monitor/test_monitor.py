@@ -1,0 +1,214 @@
+"""The Monitor as a program uses it, with threads, and a model of everything that can happen to resources."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bus_core import ConfigurationError, Monitor, MonitorEventHandlerFuncs, PermanentError, TemporaryError
+from bus_core.monitor.monitor import NotSyncedError
+from bus_core.monitor.view import Availability
+from bus_core.references import ChannelReference
+from bus_core.resources import DISPATCHER, PROVISIONER, ResourceKey, Role
+from tests.monitor.fakes import FakeHooks, FakeLeadership, FakeSource, bus, channel, subscription
+from tests.support import wait_for
+
+ORDERS = ChannelReference("orders")
+
+
+@contextmanager
+def running(monitor: Monitor) -> Iterator[threading.Event]:
+    stop = threading.Event()
+    thread = threading.Thread(target=monitor.run, args=("default", "demo", 3, stop))
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_handler_functions_get_resources_and_define_the_roles() -> None:
+    source, got = FakeSource(), []
+    source.put(bus())
+    source.put(channel())
+    source.put(subscription())
+    handlers = MonitorEventHandlerFuncs(
+        bus_func=lambda b: got.append(("bus", b.name)),
+        provision_func=lambda c, p: got.append(("provision", c.name)),
+        subscribe_func=lambda s, p: got.append(("subscribe", s.name)),
+    )
+    assert handlers.roles == (PROVISIONER, DISPATCHER)
+    assert MonitorEventHandlerFuncs(unsubscribe_func=print).roles == (DISPATCHER,)
+    monitor = Monitor("test", handler=handlers, source=source)
+    assert monitor.channel("orders", "default") is None
+    assert monitor.subscriptions("orders", "default") is None
+    with running(monitor) as stop:
+        monitor.wait_for_cache_sync(stop)
+        wait_for(lambda: monitor.subscription("one", "default"))
+        assert got == [("bus", "demo"), ("provision", "orders"), ("subscribe", "one")]
+        found = monitor.channel("orders", "default")
+        assert found is not None
+        assert found.is_true("Provisioned")
+        specs = monitor.subscriptions("orders", "default")
+        assert specs is not None
+        assert [spec.subscriber for spec in specs] == ["http://a/"]
+        assert monitor.lookup(ORDERS).availability is Availability.READY
+        assert monitor.lookup(ChannelReference("nowhere")).availability is Availability.ABSENT
+        one = monitor.subscription("one", "default")
+        assert one is not None
+        monitor.requeue_subscription(one)
+        wait_for(lambda: got.count(("subscribe", "one")) == 2)
+        wait_for(lambda: source.objects[ResourceKey("Bus", "default", "demo")].is_true("Ready"))
+
+
+def test_before_it_has_synced_nothing_is_absent() -> None:
+    monitor = Monitor("test", handler=MonitorEventHandlerFuncs(), source=FakeSource())
+    assert monitor.lookup(ORDERS).availability is Availability.UNSYNCED
+    assert monitor.problems() == ["resources have not been read yet"]
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(NotSyncedError):
+        monitor.wait_for_cache_sync(stop)
+
+
+def test_a_missing_bus_is_a_problem_and_its_coming_cures_it() -> None:
+    source, hooks = FakeSource(), FakeHooks()
+    source.put(channel())
+    monitor = Monitor("test", handler=hooks, source=source)
+    with running(monitor) as stop:
+        monitor.wait_for_cache_sync(stop)
+        assert monitor.problems() == ["the bus default/demo does not exist"]
+        assert hooks.calls == []
+        source.put(bus())
+        wait_for(lambda: monitor.channel("orders", "default"))
+        assert hooks.calls[0] == ("sync_bus", "demo")
+        assert monitor.problems() == []
+
+
+def test_a_bus_that_is_not_taken_is_tried_again_while_channels_go_on() -> None:
+    source, hooks = FakeSource(), FakeHooks()
+    source.put(bus())
+    source.put(channel())
+    hooks.fail["sync_bus", "demo"] = RuntimeError("not today")
+    monitor = Monitor("test", handler=hooks, source=source)
+    with running(monitor):
+        wait_for(lambda: hooks.count("sync_bus", "demo") > 1)
+        wait_for(lambda: monitor.channel("orders", "default"))
+        assert "not today" in monitor.problems()[0]
+        hooks.fail.clear()
+        wait_for(lambda: monitor.problems() == [])
+
+
+def test_without_a_source_it_says_what_to_pass() -> None:
+    with pytest.raises(ConfigurationError, match="ManifestSource"):
+        Monitor("test", "https://127.0.0.1:6443", handler=MonitorEventHandlerFuncs())
+
+
+def test_a_stop_calls_no_hook_and_gives_up_leadership_unless_the_host_does() -> None:
+    for release in (True, False):
+        source, hooks, leadership = FakeSource(), FakeHooks(), FakeLeadership(PROVISIONER, DISPATCHER)
+        source.put(bus())
+        source.put(channel())
+        source.put(subscription())
+        monitor = Monitor("test", handler=hooks, source=source, leadership=leadership, release_leadership=release)
+        with running(monitor):
+            wait_for(lambda: monitor.subscription("one", "default"))
+        assert not {hook for hook, _ in hooks.calls} & {"unsubscribe", "unprovision"}
+        assert leadership.released is release
+
+
+NAMES = ("a", "b")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("channel"), st.sampled_from(NAMES), st.sampled_from(["1", "2"])),
+        st.tuples(
+            st.just("subscription"), st.sampled_from(["s", "t", "u"]), st.sampled_from(["http://x/", "http://y/"])
+        ),
+        st.tuples(st.just("delete channel"), st.sampled_from(NAMES), st.just("")),
+        st.tuples(st.just("delete subscription"), st.sampled_from(["s", "t", "u"]), st.just("")),
+        st.tuples(st.just("lead"), st.sampled_from([PROVISIONER, DISPATCHER]), st.just("")),
+        st.tuples(st.just("lose"), st.sampled_from([PROVISIONER, DISPATCHER]), st.just("")),
+        st.tuples(
+            st.just("fail"),
+            st.sampled_from(["provision a", "subscribe s", "unsubscribe t", "unprovision b"]),
+            st.sampled_from(["temporary", "permanent", "other"]),
+        ),
+        st.tuples(st.just("heal"), st.just(""), st.just("")),
+    ),
+    max_size=25,
+)
+ERRORS = {"temporary": TemporaryError("t", 0.01), "permanent": PermanentError("p"), "other": RuntimeError("o")}
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS)
+def test_in_the_end_what_hooks_were_told_is_what_is_wanted(steps: list[tuple[str, str, str]]) -> None:
+    source, hooks, leadership = FakeSource(), FakeHooks(), FakeLeadership()
+    source.put(bus())
+    from bus_core.parameters import Parameter
+
+    hooks.declared = (Parameter("n", default="0"),)
+    monitor = Monitor("test", handler=hooks, source=source, leadership=leadership, deletion_grace=0.0)
+    with running(monitor) as stop:
+        monitor.wait_for_cache_sync(stop)
+        for what, name, value in steps:
+            play(source, hooks, leadership, what, name, value)
+        hooks.fail.clear()
+        roles: tuple[Role, ...] = (PROVISIONER, DISPATCHER)
+        for role in roles:
+            leadership.gain(role)
+        # A permanent failure waits for a change: touch everything that is left.
+        for key, resource in list(source.objects.items()):
+            if key.kind == "Channel" and not resource.deleted:
+                source.put(channel(key.name, n="9"))
+        for key, resource in list(source.objects.items()):
+            if key.kind == "Subscription" and not resource.deleted:
+                source.put(subscription(key.name, f"{(key.name in 'tu' and 'b') or 'a'}", "http://z/"))
+        wait_for(lambda: settled(source, hooks), 15, "told is what is wanted")
+
+
+def play(source: FakeSource, hooks: FakeHooks, leadership: FakeLeadership, what: str, name: str, value: str) -> None:
+    key = ResourceKey("Channel", "default", name)
+    if what == "channel":
+        if key not in source.objects or not source.objects[key].deleted:
+            source.put(channel(name, n=value))
+    elif what == "subscription":
+        key = ResourceKey("Subscription", "default", name)
+        if key not in source.objects or not source.objects[key].deleted:
+            source.put(subscription(name, "b" if name in "tu" else "a", value))
+    elif what == "delete channel":
+        source.delete(key)
+    elif what == "delete subscription":
+        source.delete(ResourceKey("Subscription", "default", name))
+    elif what == "lead":
+        leadership.gain(PROVISIONER if name == PROVISIONER else DISPATCHER)
+    elif what == "lose":
+        leadership.roles.discard(PROVISIONER if name == PROVISIONER else DISPATCHER)
+    elif what == "fail":
+        hook, _, about = name.partition(" ")
+        hooks.fail[hook, about] = ERRORS[value]
+    else:
+        hooks.fail.clear()
+
+
+def settled(source: FakeSource, hooks: FakeHooks) -> bool:
+    objects = dict(source.objects)
+    if any(resource.deleted for resource in objects.values()):
+        return False
+    channels = {key.name for key in objects if key.kind == "Channel"}
+    wanted = {
+        key.name for key in objects if key.kind == "Subscription" and ("b" if key.name in "tu" else "a") in channels
+    }
+    return (
+        set(hooks.provisioned) == channels
+        and all(parameters == {"n": "9"} for parameters in hooks.provisioned.values())
+        and set(hooks.subscribed) == wanted
+        and all(told[1] == "http://z/" for told in hooks.subscribed.values())
+    )
