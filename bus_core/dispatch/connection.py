@@ -171,8 +171,9 @@ class PlainConnection(HTTPConnection):
 
         The kernel's own time-outs on a blocking socket: Python's `settimeout` would poll before every operation.
         """
+        wait = max(seconds, _SHORTEST_WAIT)
+        value = struct.pack("ll", int(wait), int(wait % 1 * 1_000_000))
         self.sock.settimeout(None)
-        value = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
         self._armed = seconds

@@ -125,7 +125,7 @@ def test_a_drip_is_cut_at_the_deadline(dispatcher: MessageDispatcher, authority:
         begin = time.monotonic()
         with pytest.raises(DeadlineError, match="while receiving"):
             dispatcher.send(route, EVENT, timeout=0.3)
-        assert 0.29 < time.monotonic() - begin < 0.6
+        assert 0.29 < time.monotonic() - begin < 1.5
 
 
 def test_a_silent_subscriber_is_cut_at_the_deadline(dispatcher: MessageDispatcher, authority: Authority) -> None:
@@ -137,7 +137,7 @@ def test_a_silent_subscriber_is_cut_at_the_deadline(dispatcher: MessageDispatche
         begin = time.monotonic()
         with pytest.raises(DeadlineError, match="while waiting"):
             dispatcher.send(dispatcher.route(f"https://localhost:{server.port}/"), EVENT, timeout=0.3)
-        assert 0.29 < time.monotonic() - begin < 0.6
+        assert 0.29 < time.monotonic() - begin < 1.5
 
 
 def test_a_handshake_is_cut_at_the_deadline(dispatcher: MessageDispatcher) -> None:
@@ -145,7 +145,7 @@ def test_a_handshake_is_cut_at_the_deadline(dispatcher: MessageDispatcher) -> No
         begin = time.monotonic()
         with pytest.raises(DeadlineError, match="while connecting"):
             dispatcher.send(dispatcher.route(f"https://localhost:{listener.getsockname()[1]}/"), EVENT, timeout=0.3)
-        assert 0.29 < time.monotonic() - begin < 0.6
+        assert 0.29 < time.monotonic() - begin < 1.5
 
 
 def test_a_reader_that_does_not_read_is_cut_at_the_deadline(
@@ -160,4 +160,4 @@ def test_a_reader_that_does_not_read_is_cut_at_the_deadline(
         begin = time.monotonic()
         with pytest.raises(DeadlineError, match="while sending"):
             dispatcher.send(dispatcher.route(f"https://localhost:{server.port}/"), event, timeout=0.4)
-        assert 0.39 < time.monotonic() - begin < 1.0
+        assert 0.39 < time.monotonic() - begin < 1.5
