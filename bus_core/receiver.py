@@ -17,7 +17,7 @@ from bus_core import telemetry
 from bus_core.errors import InvalidMessageError, MessageTooLargeError, TemporaryError, UnknownChannelError
 from bus_core.message import ForwardedHeaders, Message
 from bus_core.references import ChannelReference
-from bus_core.server import ASGIApp, Connections, Limits, bind, serve
+from bus_core.server import ASGIApp, Connections, Limits, Receive, bind, serve
 
 ReceiverFunc = Callable[[ChannelReference, Message], Awaitable[None] | None]
 
@@ -114,8 +114,7 @@ class MessageReceiver:
             channel, headers, length = self._read_head(req)
             if length > self._cap:
                 raise MessageTooLargeError(self._too_large(length))
-            async with asyncio.timeout(self._body_timeout):
-                body = await _read_body(req, self._cap, length)
+            body = await _read_body(req, self._cap, length, self._body_timeout)
             await self._call(channel, Message(headers, body))
         except UnknownChannelError as error:
             self._refuse(resp, 404, "unknown_channel", str(error) or "there is no such channel")
@@ -241,36 +240,46 @@ class _Alone:
         await self._receiver.drained()
 
 
-async def _read_body(req: falcon.asgi.Request, cap: int, length: int) -> bytes:
+async def _read_body(req: falcon.asgi.Request, cap: int, length: int, timeout: float) -> bytes:
     """The whole body, from the ASGI events themselves: Falcon's stream turns a disconnect into the end of the body
     (measured), so that an event cut short would look whole.
 
     Raises:
         _TruncatedError: the sender went away first.
         MessageTooLargeError: more than `cap` bytes came.
+        TimeoutError: the rest did not come within `timeout` seconds.
     """
-    receive = req._receive
-    event: Mapping[str, Any] = req._first_event or await receive()
+    event: Mapping[str, Any] = req._first_event or await req._receive()
     if event["type"] != "http.request":
         raise _TruncatedError
     body: bytes = event.get("body", b"")
     if event.get("more_body", False):
-        parts = [body]
-        size = len(body)
-        while event.get("more_body", False):
-            if size > cap:
-                raise MessageTooLargeError(f"the event is larger than the {cap} bytes that are taken")
-            event = await receive()
-            if event["type"] != "http.request":
-                raise _TruncatedError
-            parts.append(event.get("body", b""))
-            size += len(parts[-1])
-        body = b"".join(parts)
+        async with asyncio.timeout(timeout):
+            body = await _read_rest(req._receive, body, cap, asyncio.get_running_loop().time() + timeout)
     if len(body) > cap:
         raise MessageTooLargeError(f"the event is larger than the {cap} bytes that are taken")
     if length >= 0 and len(body) != length:
         raise _TruncatedError
     return body
+
+
+async def _read_rest(receive: Receive, first: bytes, cap: int, deadline: float) -> bytes:
+    """The pieces after the first. The deadline is looked at for each, because `asyncio.wait_for` of Python 3.11, which
+    gunicorn waits with, swallows a cancellation that meets a piece: a drip-fed body would never end (measured)."""
+    parts, size, more = [first], len(first), True
+    now = asyncio.get_running_loop().time
+    while more:
+        if size > cap:
+            raise MessageTooLargeError(f"the event is larger than the {cap} bytes that are taken")
+        if now() > deadline:
+            raise TimeoutError
+        event = await receive()
+        if event["type"] != "http.request":
+            raise _TruncatedError
+        parts.append(event.get("body", b""))
+        size += len(parts[-1])
+        more = event.get("more_body", False)
+    return b"".join(parts)
 
 
 async def _elsewhere(req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: Any) -> None:

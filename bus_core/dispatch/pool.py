@@ -66,7 +66,7 @@ class Pool(urllib3.HTTPConnectionPool):
 
     def exchange(self, destination: str, prefix: bytes, event: Encoded, timeout: float, cap: int) -> Reply:
         """See `PlainConnection.exchange`. The one place where a connection is taken from urllib3 and given back;
-        urllib3's own way, `urlopen`, costs five times as much.
+        urllib3's own way, `urlopen`, costs ten times as much.
 
         Raises:
             DispatchError: and its kinds; also when the pool has been closed.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bus_core import ConfigurationError, Monitor, MonitorEventHandlerFuncs, PermanentError, TemporaryError
 from bus_core.monitor.monitor import NotSyncedError
 from bus_core.monitor.view import Availability
+from bus_core.parameters import Parameter
 from bus_core.references import ChannelReference
 from bus_core.resources import DISPATCHER, PROVISIONER, ResourceKey, Role
 from tests.monitor.fakes import FakeHooks, FakeLeadership, FakeSource, bus, channel, subscription
@@ -111,17 +112,17 @@ def test_without_a_source_it_says_what_to_pass() -> None:
         Monitor("test", "https://127.0.0.1:6443", handler=MonitorEventHandlerFuncs())
 
 
-def test_a_stop_calls_no_hook_and_gives_up_leadership_unless_the_host_does() -> None:
-    for release in (True, False):
-        source, hooks, leadership = FakeSource(), FakeHooks(), FakeLeadership(PROVISIONER, DISPATCHER)
-        source.put(bus())
-        source.put(channel())
-        source.put(subscription())
-        monitor = Monitor("test", handler=hooks, source=source, leadership=leadership, release_leadership=release)
-        with running(monitor):
-            wait_for(lambda: monitor.subscription("one", "default"))
-        assert not {hook for hook, _ in hooks.calls} & {"unsubscribe", "unprovision"}
-        assert leadership.released is release
+@pytest.mark.parametrize("release", [True, False])
+def test_a_stop_calls_no_hook_and_gives_up_leadership_unless_the_host_does(release: bool) -> None:
+    source, hooks, leadership = FakeSource(), FakeHooks(), FakeLeadership(PROVISIONER, DISPATCHER)
+    source.put(bus())
+    source.put(channel())
+    source.put(subscription())
+    monitor = Monitor("test", handler=hooks, source=source, leadership=leadership, release_leadership=release)
+    with running(monitor):
+        wait_for(lambda: monitor.subscription("one", "default"))
+    assert not {hook for hook, _ in hooks.calls} & {"unsubscribe", "unprovision"}
+    assert leadership.released is release
 
 
 NAMES = ("a", "b")
@@ -152,8 +153,6 @@ ERRORS = {"temporary": TemporaryError("t", 0.01), "permanent": PermanentError("p
 def test_in_the_end_what_hooks_were_told_is_what_is_wanted(steps: list[tuple[str, str, str]]) -> None:
     source, hooks, leadership = FakeSource(), FakeHooks(), FakeLeadership()
     source.put(bus())
-    from bus_core.parameters import Parameter
-
     hooks.declared = (Parameter("n", default="0"),)
     monitor = Monitor("test", handler=hooks, source=source, leadership=leadership, deletion_grace=0.0)
     with running(monitor) as stop:

@@ -64,8 +64,7 @@ class World:
     def get(self, key: ResourceKey) -> Resource:
         return self.source.objects[key]
 
-    @property
-    def availability(self) -> Availability:
+    def available(self) -> Availability:
         view = self.reconciler.views.get(ORDERS)
         return view.availability if view else Availability.ABSENT
 
@@ -90,7 +89,7 @@ def test_a_channel_is_provisioned_and_its_subscription_subscribed(world: World) 
     assert world.status(ORDERS_KEY, "Serviceable")[1] == "Local"
     assert world.status(ONE_KEY, "Dispatching") == ("True", "Dispatching")
     assert world.status(ONE_KEY, "Ready") == ("True", "Dispatching")
-    assert world.availability is Availability.READY
+    assert world.available() is Availability.READY
     for key in (ORDERS_KEY, ONE_KEY):
         assert world.get(key).metadata.finalizers == ("bus-core/demo",)
     assert [event[1] for event in world.source.events] == ["Synced", "Synced"]
@@ -131,7 +130,7 @@ def test_a_dispatcher_waits_for_the_channel_to_be_provisioned_by_another() -> No
     world.source.put(subscription())
     world.settle()
     assert world.hooks.calls == []
-    assert world.availability is Availability.UNPROVISIONED
+    assert world.available() is Availability.UNPROVISIONED
     assert world.source.writes == [], "only leaders write"
     leader = World()
     leader.source, leader.cache = world.source, world.cache
@@ -139,7 +138,7 @@ def test_a_dispatcher_waits_for_the_channel_to_be_provisioned_by_another() -> No
     leader.settle()
     world.settle()
     assert world.hooks.calls == [("subscribe", "one")]
-    assert world.availability is Availability.READY
+    assert world.available() is Availability.READY
 
 
 def test_who_gains_leadership_provisions(world: World) -> None:
@@ -170,7 +169,7 @@ def test_a_channel_of_another_bus_is_left_alone() -> None:
     world.settle()
     assert world.hooks.calls == []
     assert world.source.writes == []
-    assert world.availability is Availability.ABSENT
+    assert world.available() is Availability.ABSENT
 
 
 def test_deletion_refuses_then_unsubscribes_then_unprovisions_after_the_grace(world: World) -> None:
@@ -178,7 +177,7 @@ def test_deletion_refuses_then_unsubscribes_then_unprovisions_after_the_grace(wo
     world.hooks.calls.clear()
     world.source.delete(ORDERS_KEY)
     result, again = world.settle()
-    assert world.availability is Availability.ABSENT
+    assert world.available() is Availability.ABSENT
     assert world.hooks.calls == [("unsubscribe", "one")]
     assert (result, again) == ("ok", GRACE)
     world.now += GRACE
@@ -305,7 +304,7 @@ def test_a_failed_reprovision_does_not_stop_what_works(world: World) -> None:
     world.settle()
     assert world.status(ORDERS_KEY, "Provisioned") == ("True", "UpdateFailed")
     assert world.status(ORDERS_KEY, "Ready") == ("False", "PermanentError")
-    assert world.availability is Availability.READY
+    assert world.available() is Availability.READY
 
 
 def test_one_failing_subscription_does_not_keep_the_others_back(world: World) -> None:
@@ -341,7 +340,7 @@ def test_without_its_bus_a_channel_goes_on_and_a_new_one_waits(world: World) -> 
     world.source.put(subscription("two"))
     world.settle()
     assert world.hooks.calls == []
-    assert world.availability is Availability.READY
+    assert world.available() is Availability.READY
 
 
 def test_a_subscription_that_is_told_again_is_subscribed_again(world: World) -> None:
