@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -38,10 +39,13 @@ def wait_for(condition: Callable[[], T], timeout: float = 10.0, what: str = "") 
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, from below the range that the system gives to outgoing connections: one from that
+    range may be taken again before its server binds it."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(frozen=True)

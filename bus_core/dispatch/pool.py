@@ -23,8 +23,8 @@ _MOST_POOLS = 1024
 
 
 class _IdleStack(queue.LifoQueue[Any]):
-    """Idle connections, the last used on top: what urllib3 asks of a queue, without its locks (1 µs per exchange
-    instead of 5; a deque's `append` and `pop` are atomic). It never blocks and is never full: the oldest make room."""
+    """Idle connections, the last used on top: what urllib3 asks of a queue, without its locks (0.1 µs per exchange
+    instead of 1.3; a deque's `append` and `pop` are atomic). Never blocks and is never full: the oldest make room."""
 
     def __init__(self, maxsize: int = 0) -> None:
         super().__init__(maxsize)
