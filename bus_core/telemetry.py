@@ -78,9 +78,9 @@ class Gauge(_Metric):
     def forget(self, *labels: str) -> None:
         """Drop the series of something that is gone."""
         if self._real is not None:
-            # In multiprocess mode the file keeps the value, so it must be zero before the series is dropped.
             self._real.labels(*labels).set(0)
-            self._real.remove(*labels)
+            if not os.environ.get(_MULTIPROCESS):  # where a series cannot be removed, and zero has to do
+                self._real.remove(*labels)
 
 
 accepted = Counter("bus_events_accepted", "Events answered 202", ["channel"])

@@ -220,10 +220,10 @@ class BusProcess:
     def send(self, channel: str, body: bytes = b"x", **headers: str) -> Response:
         return request(self.events, host=f"{channel}.default", body=body, **headers)
 
-    def wait_served(self, *subscriptions: str) -> BusProcess:
-        """Until the log says that these subscriptions are served."""
-        for name in subscriptions:
-            wait_for(lambda name=name: self.says("subscribed", f"default/{name}"), 15, f"{name} is served")  # type: ignore[misc]
+    def wait_served(self, *channels: str) -> BusProcess:
+        """Until the log says that these channels take events."""
+        for name in channels:
+            wait_for(lambda name=name: self.says("serving", f"default/{name}"), 15, f"{name} is served")  # type: ignore[misc]
         return self
 
     def says(self, *fragments: str) -> list[str]:

@@ -103,7 +103,9 @@ class Delivery:
 
     def publish(self, channel: ChannelReference, message: Message) -> None:
         """Queue an event for all subscriptions of a channel, or for none. See `bus_core.hookspecs.Publish`."""
-        lanes = self._by_channel.get(channel, ())
+        lanes = self._by_channel.get(channel)
+        if not lanes:
+            return
         parcel = encode(message)
         with self._lock:
             if self._refusing:
@@ -274,7 +276,7 @@ class Delivery:
         with self._lock:
             lanes = list(self._all_lanes())
             for key in [key for key, sink in self._sinks.items() if not sink.events and not sink.counts]:
-                del self._sinks[key]
+                telemetry.lane_depth.forget(self._sinks.pop(key).name)
         for lane in lanes:
             self._report(lane)
             telemetry.lane_depth.set(lane.events, lane.name)

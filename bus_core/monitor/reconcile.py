@@ -125,6 +125,8 @@ class Reconciler:
                 self._subscriptions(reference, channel, bus, told)
             subscriptions = {name: known.subscription for name, known in told.subscriptions.items()}
             self.views[reference] = ChannelView(Availability.READY, channel, told.parameters, subscriptions)
+            if view.availability is not Availability.READY:
+                log.info("serving", channel=str(reference), subscriptions=len(subscriptions))
 
     def _provision(self, channel: Channel, parameters: ResolvedParameters, told: Told) -> None:
         fingerprint: Fingerprint = (channel.uid, _frozen(parameters))

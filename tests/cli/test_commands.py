@@ -142,7 +142,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BusProce
         ]
         (folder / "all.yaml").write_text(yaml.safe_dump_all(objects))
         with bus(folder, tmp_path_factory.mktemp("state"), "--driver", "stub") as process:
-            yield process.wait_served("one"), sink
+            yield process.wait_served("orders"), sink
 
 
 def test_send_makes_a_valid_cloudevent(running: tuple[BusProcess, Subscriber]) -> None:

@@ -65,6 +65,6 @@ def test_unsubscribe_says_which_subscription(running: BusProcess, folder: Path) 
 
 @pytest.mark.covers("receive")
 def test_receive_hands_the_event_to_every_subscription(running: BusProcess, sink: Subscriber) -> None:
-    running.wait_served("one")
+    running.wait_served("orders")
     assert running.send("orders", b"an event").status == 202
     assert wait_for(lambda: sink.bodies() == [b"an event"])
