@@ -7,6 +7,7 @@ The rules, each of which the model test knows:
   * publish puts an event into every lane of the channel or into none; a full lane that is stalled is shed instead;
   * lanes take turns by deficit round robin over bytes; a lane without recent success has one exchange in flight, and
     all such lanes together at most `suspects`;
+  * lanes whose subscriber fails pay for it: what their exchanges cost in CPU time is at most `FAILING_SHARE` of a core;
   * events of one key are in flight one after the other, a retry keeps the key.
 """
 
@@ -27,6 +28,10 @@ from bus_core.message import Message
 QUANTUM = 16 * 1024
 """How much a lane may send in its turn, in bytes and event costs."""
 
+FAILING_SHARE = 0.05
+"""What all failing lanes together may take of one core. A subscriber that resets each connection at once would else
+keep a thread, and with it the interpreter, busy all the time: ran, p99 of its neighbours rose from 0.3 to 12 ms."""
+
 
 class Board:
     """See the module's first lines.
@@ -41,9 +46,10 @@ class Board:
         self.suspects_in_flight = 0
         self._ring: deque[Lane] = deque()
         self._parked: deque[Lane] = deque()  # suspects that wait for one of the suspects' places
+        self._paced: deque[Lane] = deque()  # failing ones that wait for their share
+        self._paid_until = float("-inf")
         self._waiting: list[tuple[float, int, Item]] = []
         self._sequence = itertools.count()
-        self._suspect_items: set[Item] = set()
 
     def publish(self, lanes: Iterable[Lane], message: Message, parcel: Any, size: int, now: float) -> list[Lane]:
         """Queue an event in every lane, or in none.
@@ -103,6 +109,9 @@ class Board:
             if suspect and self.suspects_in_flight >= self.suspects:
                 self._parked.append(ring.popleft())
                 continue
+            if lane.toll and now < self._paid_until:
+                self._paced.append(ring.popleft())
+                continue
             item = lane.ready[0]
             cost = item.size + EVENT_COST
             if lane.deficit < cost:
@@ -113,9 +122,10 @@ class Board:
             lane.ready.popleft()
             lane.in_flight += 1
             item.attempts += 1
-            if suspect:
-                self.suspects_in_flight += 1
-                self._suspect_items.add(item)
+            item.suspect = suspect
+            self.suspects_in_flight += suspect
+            if lane.toll:
+                self._paid_until = now + lane.toll / FAILING_SHARE
             return item
         return None
 
@@ -136,11 +146,15 @@ class Board:
         lane = item.lane
         if success:
             lane.last_success = lane.quiet_since = now
+            lane.toll = 0.0
         self._remove(item, now)
 
     def wake(self, now: float) -> int:
         """Make ready what is due; how many that were."""
         woken = 0
+        if self._paced and now >= self._paid_until:
+            self._ring.append(self._paced.popleft())
+            woken = 1
         waiting = self._waiting
         while waiting and waiting[0][0] <= now:
             item = heapq.heappop(waiting)[2]
@@ -154,7 +168,11 @@ class Board:
 
     @property
     def next_due(self) -> float | None:
-        return self._waiting[0][0] if self._waiting else None
+        """When to `wake` next; None when nothing waits for a moment."""
+        retry = self._waiting[0][0] if self._waiting else None
+        if not self._paced:
+            return retry
+        return self._paid_until if retry is None else min(retry, self._paid_until)
 
     @property
     def has_ready(self) -> bool:
@@ -194,8 +212,8 @@ class Board:
 
     def _land(self, item: Item) -> None:
         item.lane.in_flight -= 1
-        if item in self._suspect_items:
-            self._suspect_items.discard(item)
+        if item.suspect:
+            item.suspect = False
             self.suspects_in_flight -= 1
             self._unpark()
 

@@ -18,20 +18,22 @@ _FLUSH = 0.5
 
 
 class _Hand:
-    """One thread: what it is doing, and since when."""
+    """One thread: what it is doing, since when, and whether that is for a suspect lane."""
 
-    __slots__ = ("item", "since")
+    __slots__ = ("away", "item", "since")
 
     def __init__(self) -> None:
         self.item: Item | None = None
         self.since = 0.0
+        self.away = False
 
 
 class Crew:
     """Threads that repeat: settle the last item, take the next, carry it out.
 
     A hung subscriber keeps its thread until the deadline; such threads are replaced up to `cap`, so that the prompt
-    ones always have `prompt` threads between them.
+    ones always have `prompt` threads between them. A thread that goes to a suspect lane may be gone for that long, so
+    it never is the last one: before it goes, another stands by.
 
     Args:
         lock: guards the board; `take` and the functions that `carry_out` returns are called with it held.
@@ -62,6 +64,7 @@ class Crew:
         self._prompt = prompt
         self._cap = cap
         self._idle = 0
+        self._away = 0
         self._hands: set[_Hand] = set()
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._nudge = threading.Event()
@@ -117,6 +120,9 @@ class Crew:
             callbacks: list[Callable[[], None]] = []
             with self._lock:
                 hand.item = None
+                if hand.away:
+                    hand.away = False
+                    self._away -= 1
                 if settle is not None:
                     callbacks = settle()
                     settle = None
@@ -129,6 +135,11 @@ class Crew:
                 else:
                     hand.item = item
                     hand.since = time.monotonic()
+                    if item.suspect:
+                        hand.away = True
+                        self._away += 1
+                        if self._away == len(self._hands) < self._cap and not self._closing:
+                            self._hire()
             for callback in callbacks:
                 callback()
             if item is not None:

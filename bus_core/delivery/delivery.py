@@ -165,12 +165,17 @@ class Delivery:
     def _carry_out(self, item: Item) -> Callable[[], list[Callback]]:
         target = item.source.target
         assert target is not None  # a sink's lane is never the source of an item
+        if not item.suspect:
+            return partial(self._settle, item, self._exchanger.run(item, target))
+        began = time.thread_time()
         verdict = self._exchanger.run(item, target)
-        return partial(self._settle, item, verdict)
+        return partial(self._settle, item, verdict, time.thread_time() - began)
 
-    def _settle(self, item: Item, verdict: Verdict) -> list[Callback]:
+    def _settle(self, item: Item, verdict: Verdict, cost: float = 0.0) -> list[Callback]:
         now = time.monotonic()
         board, source = self._board, item.source
+        if verdict.error is not None and not verdict.final:
+            item.lane.toll = 0.0 if self._refusing else cost  # once nothing comes in, there is nobody to protect
         callbacks: list[Callback] = []
         if verdict is DONE:
             board.finish(item, now, success=True)
@@ -191,6 +196,8 @@ class Delivery:
             self._crew.due(now + verdict.wait)
         else:
             callbacks = self._give_up(item, verdict, now)
+        if source.closed and source.counts:
+            callbacks.append(partial(self._report, source))  # it is in no list any more
         if self._refusing and not board.events:
             self._drained.set()
         return callbacks
@@ -278,8 +285,11 @@ class Delivery:
             for key in [key for key, sink in self._sinks.items() if not sink.events and not sink.counts]:
                 telemetry.lane_depth.forget(self._sinks.pop(key).name)
         for lane in lanes:
-            self._report(lane)
-            telemetry.lane_depth.set(lane.events, lane.name)
+            if lane.counts:
+                self._report(lane)
+            if lane.events != lane.shown:  # with thousands of lanes, most are as they were
+                lane.shown = lane.events
+                telemetry.lane_depth.set(lane.shown, lane.name)
 
     def _report(self, lane: Lane) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bus_core.delivery import backoff
 from bus_core.delivery.lane import Item, Leg, Target
-from bus_core.delivery.letter import LoopError, dead_letter
+from bus_core.delivery.letter import LoopError, dead_letter, is_dead_letter
 from bus_core.dispatch import Encoded, MessageDispatcher, Reply, encode
 from bus_core.errors import DispatchError
 from bus_core.message import Message
@@ -113,6 +113,9 @@ class Exchanger:
         if retryable and item.attempts <= (spec.retry or 0):
             asked = backoff.retry_after(error, spec.retry_after_max or 0.0, self._now())
             return Verdict(error, wait=max(wait, asked))
+        if is_dead_letter(item.message) and item.message.hops > MAX_HOPS:
+            # Sinks that are channels can lead back to each other; each letter counts as a hop, so this ends.
+            return Verdict(LoopError(f"sent from sink to sink {MAX_HOPS} times; the last error: {error}"), final=True)
         if not spec.dead_letter_sink:
             return Verdict(error, final=not retryable)
         destination = target.reply_to if item.leg is Leg.REPLY else target.subscriber or target.reply_to

@@ -67,7 +67,20 @@ class Leg(enum.IntEnum):
 class Item:
     """One event in one lane. Its payload is shared with the other lanes that hold the same event."""
 
-    __slots__ = ("attempts", "enqueued", "first", "future", "key", "lane", "leg", "message", "parcel", "size", "source")
+    __slots__ = (
+        "attempts",
+        "enqueued",
+        "first",
+        "future",
+        "key",
+        "lane",
+        "leg",
+        "message",
+        "parcel",
+        "size",
+        "source",
+        "suspect",
+    )
 
     def __init__(
         self,
@@ -90,6 +103,7 @@ class Item:
         self.leg = Leg.EVENT
         self.attempts = 0
         self.first = 0.0
+        self.suspect = False  # in flight although its lane had no recent success
 
 
 class Lane:
@@ -110,8 +124,10 @@ class Lane:
         self.closed = False
         self.last_success = float("-inf")
         self.quiet_since = now  # the last moment at which it was empty or had a success
+        self.toll = 0.0  # CPU seconds of its last exchange if that failed, else 0
         self.routes: dict[str, Any] = {}  # destinations made ready; emptied by a failure, so that it is routed anew
         self.counts: dict[tuple[str, ...], int] = {}
+        self.shown = 0  # the depth that telemetry was last told
 
     def fits(self, size: int) -> bool:
         """An event larger than the whole bound still fits into an empty lane, or it could never be delivered."""

@@ -6,7 +6,7 @@ import datetime as dt
 import urllib.parse
 
 from bus_core.errors import DeadlineError, DispatchError, ResponseError
-from bus_core.message import Message
+from bus_core.message import HOPS_HEADER, Message
 
 MAX_DATA = 1024
 """How many bytes of the subscriber's answer travel with a dead letter."""
@@ -36,8 +36,8 @@ def reason(error: DispatchError) -> str:
 def dead_letter(
     message: Message, destination: str, error: DispatchError, attempts: int, first: dt.datetime, last: dt.datetime
 ) -> Message:
-    """The message with Knative's error extensions and ours. Values are percent-encoded as the CloudEvents HTTP
-    binding asks (section 3.1.3.2), which also makes an answer's text safe in a header."""
+    """The message with Knative's error extensions and ours, one hop further. Values are percent-encoded as the
+    CloudEvents HTTP binding asks (section 3.1.3.2), which also makes an answer's text safe in a header."""
     data = error.body if isinstance(error, ResponseError) else str(error).encode()
     facts = {
         "dest": _safe(destination.encode()),
@@ -49,7 +49,12 @@ def dead_letter(
     }
     if isinstance(error, ResponseError):
         facts["code"] = str(error.status)
-    return Message({**message.headers, **{_PREFIX + name: value for name, value in facts.items()}}, message.payload)
+    headers = {**message.headers, **{_PREFIX + name: value for name, value in facts.items()}}
+    return Message({**headers, HOPS_HEADER: str(message.hops + 1)}, message.payload)
+
+
+def is_dead_letter(message: Message) -> bool:
+    return _PREFIX + "dest" in message.headers
 
 
 def _safe(data: bytes) -> str:

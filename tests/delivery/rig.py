@@ -1,0 +1,76 @@
+"""A real Delivery over real HTTP, with the few lines that its tests share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bus_core import telemetry
+from bus_core.delivery import Delivery, LaneLimits, Target
+from bus_core.dispatch import MessageDispatcher
+from bus_core.message import Message
+from bus_core.references import ChannelReference, SubscriptionReference
+from bus_core.resources import DeliverySpec
+from tests.support import wait_for
+
+ORDERS = ChannelReference("orders")
+FAST: dict[str, Any] = {
+    "retry": 5,
+    "backoff_policy": "linear",
+    "backoff_delay": 0.002,
+    "timeout": 5.0,
+    "retry_after_max": 60.0,
+    "dead_letter_sink": None,
+}
+
+
+class Rig:
+    """Opens subscriptions of one channel and waits for their lanes."""
+
+    def __init__(self, limits: LaneLimits | None = None) -> None:
+        self.dispatcher = MessageDispatcher()
+        self.delivery = Delivery(self.dispatcher, limits=limits)
+        self.drops: list[tuple[str, str, int]] = []
+
+    def open(
+        self, name: str, subscriber: str, *, reply_to: str = "", channel: ChannelReference = ORDERS, **spec: Any
+    ) -> SubscriptionReference:
+        reference = SubscriptionReference(name)
+        self.delivery.open(Target(channel, reference, subscriber, reply_to, DeliverySpec(**{**FAST, **spec})))
+        return reference
+
+    def publish(
+        self, *bodies: bytes, channel: ChannelReference = ORDERS, headers: Mapping[str, str] | None = None
+    ) -> None:
+        for body in bodies:
+            self.delivery.publish(channel, Message({"ce-id": "1", **(headers or {})}, body))
+
+    def settle(self, timeout: float = 10.0) -> None:
+        """Until every lane is empty."""
+        wait_for(lambda: not any(self.delivery.depths().values()), timeout, "every lane is empty")
+
+    def dropped(self, reason: str) -> int:
+        """How many events were dropped for this reason since the rig was made."""
+        return sum(number for _, why, number in self.drops if why == reason)
+
+    def close(self) -> None:
+        self.delivery.drain(0)
+        self.dispatcher.close()
+
+
+@contextlib.contextmanager
+def rig(limits: LaneLimits | None = None) -> Iterator[Rig]:
+    made = Rig(limits)
+    count = telemetry.dropped.inc
+
+    def note(*labels: str, by: float = 1) -> None:
+        made.drops.append((labels[0], labels[1], int(by)))
+        count(*labels, by=by)
+
+    telemetry.dropped.inc = note  # type: ignore[method-assign]
+    try:
+        yield made
+    finally:
+        made.close()
+        telemetry.dropped.inc = count  # type: ignore[method-assign]
