@@ -8,6 +8,7 @@ from pathlib import Path
 RECORDING = '''
 """A driver that writes down every call, one line each: process id, hook, what it was about."""
 import os
+import threading
 from bus_core import hookimpl
 
 
@@ -17,6 +18,11 @@ class RecordingBus:
     def __init__(self, context):
         self._publish = context.publish
         context.exit_stack.callback(self._record, "closed", "")
+        threading.Thread(target=self._watch, args=(context.stopping,), daemon=True).start()
+
+    def _watch(self, stopping):
+        stopping.wait()
+        self._record("stopping", "")
 
     def _record(self, hook, what):
         with open(os.environ["RECORD"], "a") as file:

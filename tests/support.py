@@ -67,13 +67,20 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is what many tests are about."""
+
+
 class Subscriber:
     """A real HTTP server on loopback that keeps what it got. `behave` decides the answer, and may be replaced."""
 
     def __init__(self, behave: Callable[[Request], Answer] | None = None) -> None:
         self.requests: list[Request] = []
         self.behave = behave or (lambda _: Answer())
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)

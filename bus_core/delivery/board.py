@@ -178,6 +178,15 @@ class Board:
     def has_ready(self) -> bool:
         return bool(self._ring)
 
+    def withdraw(self, later_than: float, now: float) -> list[Item]:
+        """Take out the retries that are due later than this."""
+        out = [entry[2] for entry in self._waiting if entry[0] > later_than and not entry[2].lane.closed]
+        self._waiting = [entry for entry in self._waiting if entry[0] <= later_than]
+        heapq.heapify(self._waiting)
+        for item in out:
+            self._remove(item, now)
+        return out
+
     def empty(self, lane: Lane, now: float) -> list[Item]:
         """Close a lane and take out everything that is not in flight; those in flight end by themselves."""
         lane.closed = True

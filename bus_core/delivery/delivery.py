@@ -67,6 +67,8 @@ class Delivery:
         self._by_channel: dict[ChannelReference, tuple[Lane, ...]] = {}
         self._reasons: dict[tuple[str, str], str] = {}
         self._refusing = False
+        self._deadline = float("inf")  # of the drain
+        self._given_up = 0
         self._drained = threading.Event()
         self._crew = Crew(
             self._lock, self._take, self._carry_out, self._tick, self._flush, prompt=prompt_threads, cap=max_threads
@@ -140,22 +142,28 @@ class Delivery:
     def drain(self, timeout: float) -> int:
         """Take nothing more in, wait until everything is settled, at most `timeout` seconds.
 
+        What is to be tried again only after that time is given up at once.
+
         Returns:
             How many events were given up: dropped and counted as `shutdown`, or cancelled for their driver.
         """
+        now = time.monotonic()
         with self._lock:
             self._refusing = True
+            self._deadline = now + timeout
+            callbacks = self._abandon(self._board.withdraw(self._deadline, now), "shutdown")
             if not self._board.events:
                 self._drained.set()
+            self._crew.call(1)  # what stood behind their keys may be ready now
+        _run(callbacks)
         self._drained.wait(timeout)
         now = time.monotonic()
         with self._lock:
             left = [item for lane in self._all_lanes() for item in self._board.empty(lane, now)]
-            left += self._crew.in_flight()
-            callbacks = self._abandon(left, "shutdown")
+            callbacks = self._abandon([*left, *self._crew.in_flight()], "shutdown")
         _run(callbacks)
         self._crew.close()
-        return len(left)
+        return self._given_up
 
     # What follows is called by the crew, `_take` and `_tick` with the lock held.
 
@@ -188,6 +196,9 @@ class Delivery:
             board.finish(item, now)
             if not self._refusing:
                 callbacks = self._abandon([item], "unsubscribed")
+        elif verdict.wait is not None and now + verdict.wait > self._deadline:
+            board.finish(item, now)
+            callbacks = self._abandon([item], "shutdown")
         elif verdict.wait is not None:
             source.count("retried")
             if _size(item.parcel) != item.size:
@@ -259,6 +270,7 @@ class Delivery:
     def _abandon(self, items: Iterable[Item], why: str) -> list[Callback]:
         callbacks: list[Callback] = []
         for item in items:
+            self._given_up += why == "shutdown"
             if item.future is not None:
                 callbacks.append(item.future.cancel)  # type: ignore[arg-type]  # its answer is of no interest
             else:
