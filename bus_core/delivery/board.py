@@ -237,8 +237,6 @@ class Board:
         lane.events -= 1
         lane.bytes -= item.size
         self.events -= 1
-        if not lane.events:
-            lane.quiet_since = now
         if item.key is not None:
             behind = lane.keys.get(item.key)
             if behind:
