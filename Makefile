@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
+ALL := --override-ini=addopts="--import-mode=importlib --strict-markers -ra --ignore=tests/bench"
 PROJECTS := . plugins/stub_bus plugins/kafka_bus
 
 .DEFAULT_GOAL := help
@@ -29,7 +30,7 @@ test: $(STAMP) ## the tests, in under three minutes
 	@$(BIN)/pytest -m "not soak"
 
 e2e: $(STAMP) ## the tests that bring real servers of other kinds
-	@$(BIN)/pytest --override-ini=addopts="--import-mode=importlib --strict-markers -ra" tests/e2e
+	@$(BIN)/pytest $(ALL) -m "not soak" --timeout=300 tests/e2e
 
 lint: $(STAMP) ## style, types, import contracts
 	@$(BIN)/ruff check .
@@ -45,7 +46,7 @@ bench: $(STAMP) ## measure, side by side in one run
 	@for script in tests/bench/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
 soak: $(STAMP) ## what takes minutes by nature
-	@$(BIN)/pytest -m soak --timeout=1800
+	@$(BIN)/pytest $(ALL) -m soak --timeout=1800 tests plugins
 
 docs: $(STAMP) ## run every code block of the documentation
 	@$(BIN)/pytest tests/docs

@@ -44,6 +44,7 @@ from bus_core.resources import (
     Subscription,
     SubscriptionSpec,
 )
+from bus_core.telemetry import Counter, Gauge
 
 if TYPE_CHECKING:
     from bus_core.dispatch import MessageDispatcher
@@ -79,6 +80,7 @@ __all__ = [
     "ChannelSpec",
     "ClusterBus",
     "ConfigurationError",
+    "Counter",
     "DeadlineError",
     "DeliverySpec",
     "DestinationError",
@@ -90,6 +92,7 @@ __all__ = [
     "DriverSettings",
     "FileLock",
     "ForwardedHeaders",
+    "Gauge",
     "InvalidMessageError",
     "Leadership",
     "ManifestError",

@@ -18,7 +18,7 @@ import pluggy
 from pydantic import BaseModel
 from structlog.stdlib import BoundLogger
 
-from bus_core.message import Message
+from bus_core.message import ForwardedHeaders, Message
 from bus_core.parameters import ResolvedParameters
 from bus_core.references import BusReference, ChannelReference, SubscriptionReference
 from bus_core.resources import AnyBus, Channel, Subscription
@@ -122,6 +122,19 @@ class Submit(Protocol):
         """
 
 
+class Report(Protocol):
+    """Says how a subscription is, beyond what its hooks raise."""
+
+    def __call__(self, subscription: SubscriptionReference, reason: str = "", message: str = "") -> None:
+        """Never blocks; safe from any thread. It stands until it is replaced, taken back or the subscription is gone.
+
+        Args:
+            subscription: whose condition `Dispatching`, and with it `Ready`, turns False.
+            reason: one word in CamelCase, such as `Blocked`; empty: all is well again.
+            message: for people: what is the matter and where.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class DriverContext:
     """What the host hands to `Driver.__init__`.
@@ -134,6 +147,8 @@ class DriverContext:
         stopping: set when the driver should take no more in.
         publish: see `Publish`.
         submit: see `Submit`.
+        report: see `Report`.
+        forwarded: which headers of an event travel on, for a driver that reads events which others wrote.
     """
 
     bus: BusReference
@@ -143,6 +158,8 @@ class DriverContext:
     stopping: threading.Event
     publish: Publish
     submit: Submit
+    report: Report
+    forwarded: ForwardedHeaders
 
 
 class DriverSettings(BaseModel):

@@ -30,7 +30,7 @@ from bus_core.message import ForwardedHeaders, Message
 from bus_core.monitor import Availability, Monitor
 from bus_core.parameters import ResolvedParameters
 from bus_core.receiver import MessageReceiver
-from bus_core.references import BusReference, ChannelReference
+from bus_core.references import BusReference, ChannelReference, SubscriptionReference
 from bus_core.resources import (
     DISPATCHER,
     PROVISIONER,
@@ -224,6 +224,8 @@ class Host:
             stopping=self._stop_driver,
             publish=self.delivery.publish,
             submit=self.delivery.submit,
+            report=self._report,
+            forwarded=forwarded,
         )
         self._driver = what.driver.construct(context)
         self._leadership = FileLock(what.state_dir / "leadership")
@@ -293,6 +295,9 @@ class Host:
         self._leadership.release()
         self._dispatcher.close()
         return left
+
+    def _report(self, subscription: SubscriptionReference, reason: str = "", message: str = "") -> None:
+        self.monitor.report(subscription, reason, message)
 
     def _receive(self, channel: ChannelReference, message: Message) -> None:
         self._driver.receive(channel, message, self._admit(channel))

@@ -21,25 +21,33 @@ if TYPE_CHECKING:
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
+_metrics: list[_Metric] = []
+_enabled = False
+
+
 class _Metric:
-    """A named metric that does nothing until telemetry is enabled."""
+    """A named metric that does nothing until telemetry is enabled.
+
+    Args:
+        name: in Prometheus' form, with the prefix `bus_`.
+        help_text: one line for people.
+        labels: the names of its labels; the methods take their values in this order.
+    """
 
     def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
         self.name = name
         self.help = help_text
         self.labels = tuple(labels)
         _metrics.append(self)
+        if _enabled:  # of a driver that is loaded late
+            self.connect()
 
     def connect(self) -> None:
         raise NotImplementedError
 
 
-_metrics: list[_Metric] = []
-_enabled = False
-
-
 class Counter(_Metric):
-    """Counts upwards. Thread-safe."""
+    """Counts upwards, over all workers. Thread-safe. A driver makes its own once, at module level."""
 
     _real: prometheus_client.Counter | None = None
 
@@ -61,7 +69,7 @@ class Counter(_Metric):
 
 
 class Gauge(_Metric):
-    """A level; with several workers the sum over those alive. Thread-safe."""
+    """A level; with several workers the sum over those alive. Thread-safe. A driver makes its own at module level."""
 
     _real: prometheus_client.Gauge | None = None
 

@@ -15,7 +15,7 @@ from bus_core.monitor.reconcile import ERR_RESOURCE_SYNC, Reconciler
 from bus_core.monitor.told import Failure, Fingerprint, attempt
 from bus_core.monitor.view import ABSENT, UNSYNCED, Availability, ChannelView
 from bus_core.monitor.workqueue import WorkQueue
-from bus_core.references import BusReference, ChannelReference
+from bus_core.references import BusReference, ChannelReference, SubscriptionReference
 from bus_core.resources import DISPATCHER, PROVISIONER, AnyBus, Channel, Role, Subscription, SubscriptionSpec
 from bus_core.sources import Change, Source
 from bus_core.telemetry import get_logger, reconciles
@@ -142,6 +142,20 @@ class Monitor:
         if self._reconciler is not None:
             self._reconciler.again(subscription.reference)
             self._queue.add(subscription.channel)
+
+    def report(self, subscription: SubscriptionReference, reason: str = "", message: str = "") -> None:
+        """A driver says how a subscription is. See `bus_core.hookspecs.Report`."""
+        if self._reconciler is None:
+            return
+        (log.warning if reason else log.info)(
+            "a subscription is reported" if reason else "a subscription is well again",
+            subscription=str(subscription),
+            reason=reason,
+            detail=message,
+        )
+        channel = self._reconciler.report(subscription, reason, message)
+        if channel is not None:
+            self._queue.add(channel)
 
     # What runs.
 

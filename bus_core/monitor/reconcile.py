@@ -65,6 +65,7 @@ class Reconciler:
         self._jitter = jitter
         self._told: dict[ChannelReference, Told] = {}
         self._again: set[SubscriptionReference] = set()
+        self._reports: dict[SubscriptionReference, tuple[str, str]] = {}
         self.finalizer = f"bus-core/{cache.reference.name}"
         self.views: dict[ChannelReference, ChannelView] = {}
 
@@ -74,6 +75,17 @@ class Reconciler:
     def again(self, subscription: SubscriptionReference) -> None:
         """Tell `subscribe` once more at the next reconcile, although nothing differs."""
         self._again.add(subscription)
+
+    def report(self, subscription: SubscriptionReference, reason: str, message: str) -> ChannelReference | None:
+        """Keep what the driver says of a subscription, for its conditions; the channel to reconcile, if it is known."""
+        if reason:
+            self._reports[subscription] = (reason, message)
+        else:
+            self._reports.pop(subscription, None)
+        for reference, view in list(self.views.items()):
+            if reference.namespace == subscription.namespace and subscription.name in view.subscriptions:
+                return reference
+        return None
 
     def reconcile(self, reference: ChannelReference) -> tuple[Result, float | None]:
         """Bring one channel to what is wanted.
@@ -201,11 +213,14 @@ class Reconciler:
                         self._source.record_event(subscription, SYNCED, "events are dispatched to the subscriber")
         if self.leads(DISPATCHER):
             failure = told.failures.get(name)
+            reported = self._reports.get(subscription.reference)
             note = self._ignored_arguments(subscription)
-            if failure is None:
-                condition = Condition("Dispatching", "True", "Dispatching", note)
-            else:
+            if failure is not None:
                 condition = Condition("Dispatching", "False", failure.reason, failure.message)
+            elif reported is not None:
+                condition = Condition("Dispatching", "False", *reported)
+            else:
+                condition = Condition("Dispatching", "True", "Dispatching", note)
             ready = Condition("Ready", condition.status, condition.reason, condition.message)
             self._source.write_conditions(subscription, [condition, ready])
 
@@ -286,6 +301,7 @@ class Reconciler:
         if not self._attempt(told, name, fingerprint, f"unsubscribe {subscription.reference}", subscription, call):
             return False
         told.subscriptions.pop(name, None)
+        self._reports.pop(subscription.reference, None)
         told.ended.add(subscription.uid)
         return True
 

@@ -98,11 +98,6 @@ def run(tmp_path: Path, number: int) -> None:
 
 
 @needs_proc
-def test_a_flood_at_a_dead_subscriber(tmp_path: Path) -> None:
-    run(tmp_path, 30_000)
-
-
-@needs_proc
 @pytest.mark.soak
 def test_a_million_events_at_a_dead_subscriber(tmp_path: Path) -> None:
     run(tmp_path, FULL)

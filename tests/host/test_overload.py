@@ -95,7 +95,9 @@ def test_a_slow_one_throttles_its_own_channel_only(tmp_path: Path) -> None:
             _all_arrived(server, "beside", slow.accepted)
             _all_arrived(server, "other", other.accepted)
             assert dropped(process, "default/slow") == 0, "it makes progress: it is waited for"
-            assert process.metric("bus_lane_refusals_total", subscription="default/slow") == len(slow.refused)
+            wait_for(
+                lambda: process.metric("bus_lane_refusals_total", subscription="default/slow") == len(slow.refused)
+            )
 
 
 def _all_arrived(server: Subscriber, name: str, accepted: set[bytes]) -> None:

@@ -1,1 +1,5 @@
-"""The place of the Kafka driver. It holds no driver yet, and registers none."""
+"""The Kafka bus: durable channels. A channel is a topic, a subscription is a consumer group."""
+
+from kafka_bus.driver import KafkaBus
+
+__all__ = ["KafkaBus"]

@@ -1,0 +1,92 @@
+"""Events as Kafka records and back: the CloudEvents Kafka protocol binding 1.0.2, sections 3.1 to 3.3.
+
+Binary mode: attributes are headers `ce_NAME` in UTF-8, `content-type` is a header, the value is the data. Structured
+and batched mode: the value is the whole event, told by its content type. In HTTP an attribute is percent-encoded (HTTP
+binding 1.0.2, section 3.1.3.2), in Kafka it is not; both ways are done here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bus_core import ForwardedHeaders, Message
+
+STRUCTURED = "application/cloudevents+json"
+KEY = "partitionkey"
+
+_HTTP = "ce-"
+_KAFKA = "ce_"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# All printable ASCII but space, double quote and percent (HTTP binding, section 3.1.3.2).
+_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+class Record(NamedTuple):
+    """What is produced: the parts of a Kafka record."""
+
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, nearly: the framing of a record batch and of its one record are 70 at most."""
+        headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return len(self.key or b"") + len(self.value) + headers + 90
+
+
+def to_record(message: Message) -> Record:
+    """A record for an event. Its key is the `partitionkey` extension; without it, none."""
+    headers = []
+    for name, value in message.headers.items():
+        if name.startswith(_HTTP):
+            plain = urllib.parse.unquote(value, errors="replace") if "%" in value else value
+            headers.append((_KAFKA + name[3:], plain.encode()))
+        else:
+            headers.append((name, value.encode()))
+    return Record(_key(message), message.payload, headers)
+
+
+def _key(message: Message) -> bytes | None:
+    found = message.headers.get(_HTTP + KEY)
+    if found is not None:
+        return urllib.parse.unquote(found, errors="replace").encode()
+    if message.headers.get("content-type", "").partition(";")[0].strip().lower() != STRUCTURED:
+        return None
+    try:
+        event = json.loads(message.payload)
+    except ValueError:
+        return None  # it is the subscribers' to judge; here it is only an event without a key
+    found = event.get(KEY) if isinstance(event, dict) else None
+    return found.encode(errors="replace") if isinstance(found, str) else None
+
+
+def to_message(
+    value: bytes | None, headers: Iterable[tuple[str, bytes | None]], forwarded: ForwardedHeaders
+) -> Message:
+    """The event of a record, whoever produced it.
+
+    Args:
+        value: None (a tombstone) is an event without data.
+        headers: the first of a repeated one counts.
+        forwarded: which of those that are no attributes travel on.
+    """
+    found: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name = raw_name.lower()
+        if name.startswith(_KAFKA):
+            name = _HTTP + name[3:]
+            if name not in found and _is_token(name):
+                found[name] = urllib.parse.quote(raw_value or b"", safe=_SAFE)
+        elif name not in found and name in forwarded and _is_token(name):
+            # A line break would end the header: foreign producers may write what no HTTP header can hold.
+            found[name] = _CONTROL.sub(" ", (raw_value or b"").decode(errors="replace"))
+    return Message(found, value or b"")
+
+
+def _is_token(name: str) -> bool:
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name) is not None

@@ -1,0 +1,222 @@
+"""One subscription's consumer: reads its group's share of the topic, feeds the flow, commits what is resolved."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from bus_core import ForwardedHeaders, Gauge
+from kafka_bus.codec import to_message
+from kafka_bus.failure import Trouble
+from kafka_bus.flow import Flow
+from kafka_bus.settings import KafkaSettings
+
+LAG = Gauge("bus_kafka_consumer_lag", "Records between a group's position and the end of its topic", ["subscription"])
+
+REVOKE_TIMEOUT = 5.0
+"""Seconds that a rebalance waits for what is in flight: the longer, the fewer are delivered twice."""
+
+_POLL = 0.1
+_BATCH = 200
+_LAG_EVERY = 2.0
+
+
+class Feed:
+    """Runs on a thread of its own from `start` to `close`.
+
+    Args:
+        logger: for people. client_logger: for what librdkafka has to say.
+        terms: what the feed was made for; another `subscribe` with the same needs no other feed.
+        report: told the state for people: a text while partitions are blocked, None when they are not.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        trouble: Trouble,
+        logger: Any,
+        client_logger: Any,
+        *,
+        topic: str,
+        group: str,
+        subscription: str,
+        flow: Flow,
+        terms: Hashable,
+        forwarded: ForwardedHeaders,
+        report: Callable[[str | None], None],
+    ) -> None:
+        self.terms = terms
+        self._settings = settings
+        self._trouble = trouble
+        self._log = logger
+        self._topic = topic
+        self._subscription = subscription
+        self._flow = flow
+        self._forwarded = forwarded
+        self._report = report
+        self._reported: str | None = None
+        self._paused: set[int] = set()
+        self._committed: dict[int, int] = {}
+        self._stop = threading.Event()
+        self._leave = threading.Event()
+        self._joined = threading.Event()
+        self._consumer = Consumer(
+            {
+                **settings.client_config(),
+                "group.id": group,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                # The position is fixed before a feed starts, so this is for partitions that were added later.
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": round(settings.session_timeout * 1000),
+                "heartbeat.interval.ms": max(round(settings.session_timeout * 1000 / 3), 500),
+                "topic.metadata.refresh.interval.ms": 10_000,
+                # Events wait in the lanes; what librdkafka reads ahead would be memory for each subscription.
+                "queued.max.messages.kbytes": 4096,
+                "error_cb": trouble.note,
+                "logger": client_logger,
+                **settings.config,
+            }
+        )
+        self._thread = threading.Thread(target=self._run, name=f"kafka-{subscription}", daemon=True)
+
+    def start(self) -> None:
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._thread.start()
+
+    def wait_joined(self, timeout: float) -> bool:
+        """Until this member has its share of the partitions, which may be none."""
+        return self._joined.wait(timeout)
+
+    def pause(self) -> None:
+        """Read no more, stay in the group: what is in flight is still committed. Returns at once."""
+        self._stop.set()
+        self._flow.stop()
+
+    def close(self) -> None:
+        """Commit what is resolved, and leave the group. Blocks until that is done."""
+        self.pause()
+        self._leave.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        commit_at = lag_at = time.monotonic()
+        try:
+            while not self._leave.is_set():
+                try:
+                    self._read()
+                except Exception:
+                    # Nothing is committed that was not resolved, so going on loses nothing.
+                    self._log.exception("reading failed and goes on", subscription=self._subscription)
+                    self._leave.wait(1.0)
+                now = time.monotonic()
+                if now >= commit_at:
+                    self._commit()
+                    self._say()
+                    commit_at = now + self._settings.commit_interval
+                if now >= lag_at:
+                    self._measure()
+                    lag_at = now + _LAG_EVERY
+            self._commit(wait=True)
+        finally:
+            self._consumer.close()
+            self._flow.drop(self._flow.partitions)
+            LAG.forget(self._subscription)
+
+    def _read(self) -> None:
+        for message in self._consumer.consume(_BATCH, _POLL):
+            error = message.error()
+            if error is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    self._trouble.note(error)
+                    self._log.warning(
+                        "reading is disturbed", subscription=self._subscription, detail=self._trouble.sentence(error)
+                    )
+                continue
+            if self._stop.is_set():
+                continue  # never offered, never committed: it is read again
+            event = to_message(message.value(), message.headers() or (), self._forwarded)
+            self._flow.offer(message.partition(), message.offset(), message.key(), event)
+        self._flow.pump()
+        self._hold()
+
+    def _hold(self) -> None:
+        """Pause the partitions of which enough has been read, and resume those that have room again."""
+        want = {number for number in self._flow.partitions if self._flow.wants_pause(number)}
+        mine = set(self._flow.partitions)
+        pause, resume = want - self._paused, (self._paused & mine) - want
+        if pause:
+            self._consumer.pause([TopicPartition(self._topic, number) for number in pause])
+        if resume:
+            self._consumer.resume([TopicPartition(self._topic, number) for number in resume])
+        self._paused = want
+
+    def _commit(self, *, wait: bool = False, only: set[int] | None = None) -> None:
+        due = {
+            number: offset
+            for number, offset in self._flow.committable().items()
+            if self._committed.get(number) != offset and (only is None or number in only)
+        }
+        if not due:
+            return
+        offsets = [TopicPartition(self._topic, number, offset) for number, offset in due.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=not wait)
+        except KafkaException as error:
+            # The next commit covers it; without one the records are delivered once more.
+            self._log.warning("a commit failed", subscription=self._subscription, detail=error.args[0].str())
+            return
+        self._committed.update(due)
+
+    def _say(self) -> None:
+        blocked = self._flow.blocked()
+        text = None
+        if blocked:
+            places = ", ".join(f"partition {number} at offset {offset}" for number, offset in sorted(blocked.items()))
+            text = f"{self._topic}: {places}: an event that cannot be delivered holds up what comes after it"
+        if text != self._reported:
+            self._reported = text
+            self._report(text)
+
+    def _measure(self) -> None:
+        lag = 0
+        committable = self._flow.committable()
+        for partition in self._consumer.assignment():
+            _, high = self._consumer.get_watermark_offsets(partition, cached=True)
+            position = committable.get(partition.partition)
+            if position is None:
+                (found,) = self._consumer.position([partition])
+                position = found.offset
+            if high >= 0 and position >= 0:
+                lag += max(high - position, 0)
+        LAG.set(lag, self._subscription)
+
+    # Called by librdkafka on this feed's thread, from within `consume` and `close`.
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [partition.partition for partition in partitions]
+        self._flow.assign(numbers)
+        for number in numbers:
+            self._committed.pop(number, None)
+        self._joined.set()
+        self._log.info("partitions assigned", subscription=self._subscription, partitions=numbers)
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = {partition.partition for partition in partitions}
+        self._flow.settle(numbers, 0.0 if self._leave.is_set() else REVOKE_TIMEOUT)
+        self._commit(wait=True, only=numbers)
+        self._flow.drop(numbers)
+        self._paused -= numbers
+        self._log.info("partitions revoked", subscription=self._subscription, partitions=sorted(numbers))
+
+    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [partition.partition for partition in partitions]
+        self._flow.drop(numbers)
+        self._paused -= set(numbers)
+        self._log.warning("partitions lost", subscription=self._subscription, partitions=numbers)

@@ -1,0 +1,153 @@
+"""The producer of a worker: an event in, an acknowledgement awaited on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka import Producer as Client
+
+from bus_core import MessageTooLargeError, TemporaryError
+from kafka_bus.codec import Record
+from kafka_bus.failure import Trouble
+from kafka_bus.settings import KafkaSettings
+
+BATCH_BYTES = 1_000_000
+"""librdkafka's own `batch.size`."""
+
+_POLL = 0.1
+
+
+class Producer:
+    """Idempotent, `acks=all`. `send` runs on the event loop; acknowledgements come from a thread of its own.
+
+    Args:
+        batch: the largest batch in bytes. A broker that finds a batch larger than its topic allows refuses all events
+            in it, so topics with a small limit have producers of their own.
+    """
+
+    def __init__(self, settings: KafkaSettings, trouble: Trouble, logger: Any, batch: int = BATCH_BYTES) -> None:
+        timeout = round(settings.produce_timeout * 1000)
+        config = {
+            **settings.client_config(),
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.timeout.ms": timeout,
+            "request.timeout.ms": min(timeout, 30_000),
+            "linger.ms": 1,
+            "batch.size": batch,
+            "message.max.bytes": 100_000_000,  # the topic's limit counts, and the broker tells it
+            "queue.buffering.max.kbytes": settings.queue_bytes >> 10,
+            "queue.buffering.max.messages": 100_000,
+            "error_cb": trouble.note,
+            "logger": logger,
+            **settings.config,
+        }
+        self._client = Client(config)
+        self._trouble = trouble
+        self._timeout = settings.produce_timeout
+        self._answers: deque[tuple[asyncio.Future[None], KafkaError | None]] = deque()
+        self._woken = False
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._poll, name="kafka-producer", daemon=True)
+        self._thread.start()
+
+    async def send(self, topic: str, record: Record) -> None:
+        """Produce, and return when the brokers have acknowledged.
+
+        Raises:
+            TemporaryError: no acknowledgement within `produce_timeout`, too few replicas, or too much is waiting.
+            MessageTooLargeError: larger than the topic allows. PermanentError: not allowed.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+
+        def acknowledged(error: KafkaError | None, _: KafkaMessage) -> None:
+            # One wake-up of the loop for all answers of a batch: a system call for each would cost more than the rest.
+            with self._lock:
+                self._answers.append((answer, error))
+                if self._woken:
+                    return
+                self._woken = True
+            loop.call_soon_threadsafe(self._resolve)
+
+        try:
+            self._client.produce(topic, record.value, record.key, headers=record.headers, on_delivery=acknowledged)
+        except BufferError:
+            raise TemporaryError("too many events wait for an acknowledgement of the brokers") from None
+        except KafkaException as error:
+            raise self._trouble.as_error(f"topic {topic}", error) from None
+        try:
+            await answer
+        except KafkaException as error:
+            raise self._trouble.as_error(f"topic {topic}", error) from None
+
+    def close(self) -> None:
+        """Wait for what is on its way, at most `produce_timeout`."""
+        self._client.flush(self._timeout)
+        self._closed = True
+        self._thread.join()
+
+    def _resolve(self) -> None:
+        with self._lock:
+            answers, self._answers = self._answers, deque()
+            self._woken = False
+        for answer, error in answers:
+            if answer.done():
+                continue  # its sender has gone
+            if error is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(KafkaException(error))
+
+    def _poll(self) -> None:
+        while not self._closed:
+            self._client.poll(_POLL)
+
+
+class Producers:
+    """The producer for each limit, and the limits of topics. Nearly always that is one producer.
+
+    `send` is for the event loop only; `learn` and `close` may come from any thread.
+    """
+
+    def __init__(self, settings: KafkaSettings, trouble: Trouble, logger: Any) -> None:
+        self._settings = settings
+        self._trouble = trouble
+        self._logger = logger
+        self._limits: dict[str, int] = {}
+        self._producers: dict[int, Producer] = {}
+        self._lock = threading.Lock()
+
+    def limit(self, topic: str) -> int | None:
+        """What `learn` was told last; None when nothing was."""
+        return self._limits.get(topic)
+
+    def learn(self, topic: str, limit: int) -> None:
+        """The topic's limit in bytes is known, or has changed."""
+        self._limits[topic] = limit
+
+    def forget(self, topic: str) -> None:
+        self._limits.pop(topic, None)
+
+    async def send(self, topic: str, record: Record) -> None:
+        """See `Producer.send`; an event over the topic's limit is refused before it is produced."""
+        limit = self._limits.get(topic, BATCH_BYTES)
+        if record.size > limit and topic in self._limits:
+            raise MessageTooLargeError(f"the event has about {record.size} bytes and its topic allows {limit}")
+        batch = min(limit, BATCH_BYTES)
+        producer = self._producers.get(batch)
+        if producer is None:
+            with self._lock:
+                producer = self._producers.get(batch) or Producer(self._settings, self._trouble, self._logger, batch)
+                self._producers[batch] = producer
+        await producer.send(topic, record)
+
+    def close(self) -> None:
+        for producer in self._producers.values():
+            producer.close()

@@ -1,0 +1,53 @@
+"""What a Kafka error becomes: the right error of the contract, with a sentence that names the setting."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from bus_core import BusError, InvalidMessageError, MessageTooLargeError, PermanentError, TemporaryError
+from kafka_bus.failure import Trouble
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (KafkaError.MSG_SIZE_TOO_LARGE, MessageTooLargeError),
+        (KafkaError.INVALID_RECORD, InvalidMessageError),
+        (KafkaError.NOT_ENOUGH_REPLICAS, TemporaryError),
+        (KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, TemporaryError),
+        (KafkaError._MSG_TIMED_OUT, TemporaryError),
+        (KafkaError._ALL_BROKERS_DOWN, TemporaryError),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, TemporaryError),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, PermanentError),
+        (KafkaError.INVALID_REPLICATION_FACTOR, PermanentError),
+        (KafkaError.INVALID_CONFIG, PermanentError),
+    ],
+)
+def test_each_code_asks_for_one_thing(code: int, kind: type[BusError]) -> None:
+    error = Trouble("b:1").as_error("topic t", KafkaError(code))
+    assert type(error) is kind
+    assert str(error).startswith("topic t: ")
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "says"),
+    [
+        (KafkaError._AUTHENTICATION, "SASL authentication error: Authentication failed", "kafka.password"),
+        (KafkaError._SSL, "ssl_handshake: certificate verify failed", "kafka.ca_file"),
+        (KafkaError._SSL, "ssl_handshake: wrong version number", "kafka.tls"),
+        (KafkaError._RESOLVE, "Failed to resolve 'nowhere:1'", "unknown host"),
+        (KafkaError._TRANSPORT, "Connection refused", "no Kafka broker answers at b:1"),
+    ],
+)
+def test_the_reason_comes_from_what_the_client_complained_of(code: int, text: str, says: str) -> None:
+    trouble = Trouble("b:1")
+    trouble.note(KafkaError(code, text))
+    trouble.note(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    sentence = str(trouble.as_error("x", KafkaError(KafkaError._TIMED_OUT, "Failed while waiting for response")))
+    assert says in sentence
+    trouble.clear()
+    assert says == "no Kafka broker answers at b:1" or says not in str(
+        trouble.as_error("x", KafkaError(KafkaError._TIMED_OUT, "timed out"))
+    )
