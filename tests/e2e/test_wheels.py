@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -84,12 +86,23 @@ def test_plugins_lists_the_driver_from_elsewhere(clean: Path, tmp_path: Path) ->
     listed = run(clean / "bus", "plugins", cwd=tmp_path).stdout
     assert "outside  (outside-bus 2.5)  A driver from elsewhere" in listed
     assert "stub  (stub-bus " in listed
-    assert "kafka" not in listed
+    assert "kafka  (kafka-bus " in listed
 
 
 def test_the_demo_runs_from_the_wheel(clean: Path, tmp_path: Path) -> None:
     result = run(clean / "bus", "demo", "--once", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_kafka_drivers_own_tests_pass_with_its_wheel(clean: Path, tmp_path: Path) -> None:
+    """They need nothing of this repository: not its tests, not its settings."""
+    pins = [f"{name}=={version(name)}" for name in ("pytest", "hypothesis")]
+    uv("pip", "install", "--quiet", "--python", clean / "python", *pins)
+    shutil.copytree(ROOT / "plugins" / "kafka_bus" / "tests", tmp_path / "own")
+    result = run(clean / "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "own"), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    where = run(clean / "python", "-c", "import kafka_bus; print(kafka_bus.__file__)", cwd=tmp_path).stdout
+    assert "site-packages" in where
 
 
 @contextlib.contextmanager
