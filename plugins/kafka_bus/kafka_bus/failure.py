@@ -71,12 +71,12 @@ class Trouble:
                 f"the brokers {self._brokers} refuse the login: "
                 "check kafka.username, kafka.password and kafka.sasl_mechanism"
             )
-        if code == KafkaError._SSL or "ssl" in text.lower():
+        if code == KafkaError._RESOLVE or "Failed to resolve" in text:
+            return f"unknown host among kafka.brokers {self._brokers}: {_short(text)}"
+        if code == KafkaError._SSL or "SSL handshake" in text or "certificate" in text:
             if "certificate verify failed" in text or "verif" in text:
                 return f"the certificate of {self._brokers} is not signed by a known authority: check kafka.ca_file"
             return f"no TLS with {self._brokers}: check kafka.tls, kafka.ca_file and kafka.cert_file ({_short(text)})"
-        if code == KafkaError._RESOLVE or "resolve" in text:
-            return f"unknown host among kafka.brokers {self._brokers}: {_short(text)}"
         if code in _VAGUE:
             return f"no Kafka broker answers at {self._brokers}: check kafka.brokers and the network ({_short(text)})"
         return _short(text)
