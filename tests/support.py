@@ -202,6 +202,7 @@ class BusProcess:
         bus: str = "default/demo",
         env: Mapping[str, str] | None = None,
     ) -> None:
+        self.workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
         self.events = f"127.0.0.1:{free_port()}"
         self.admin = f"127.0.0.1:{free_port()}"
         command = [str(BUS), "run", "--bus", bus, "--manifests", str(manifests), "--state-dir", str(state)]
@@ -228,9 +229,10 @@ class BusProcess:
         return request(self.events, host=f"{channel}.default", body=body, **headers)
 
     def wait_served(self, *channels: str) -> BusProcess:
-        """Until the log says that these channels take events."""
+        """Until the log of every worker says that these channels take events."""
         for name in channels:
-            wait_for(lambda name=name: self.says("serving", f"default/{name}"), 15, f"{name} is served")  # type: ignore[misc]
+            served = lambda name=name: len(self.says("serving", f"default/{name}")) >= self.workers  # noqa: E731
+            wait_for(served, 15, f"{name} is served")
         return self
 
     def says(self, *fragments: str) -> list[str]:

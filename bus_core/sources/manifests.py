@@ -7,7 +7,7 @@ import datetime as dt
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +83,7 @@ class ManifestSource:
         looked = time.monotonic()
         while not stop.is_set():
             paths = [path for path in (self.folder, self._state.resources) if path.is_dir()]
-            for changes in watchfiles.watch(
-                *paths,
-                watch_filter=None,
-                debounce=50,
-                step=20,
-                stop_event=stop,
-                rust_timeout=_TICK_MS,
-                yield_on_timeout=True,
-                raise_interrupt=False,
-            ):
+            for changes in _watch(paths, stop):
                 # The slow look beside the watch is for what no watch reports: links that are swapped far away.
                 if changes or self._missing or time.monotonic() - looked >= _RESCAN:
                     self._look()
@@ -270,6 +261,26 @@ class ManifestSource:
                 continue
             found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
         return tuple(found)
+
+
+def _watch(paths: Sequence[Path], stop: threading.Event) -> Iterator[bool]:
+    """Whether anything has changed below the paths, at least every tick, until `stop` is set."""
+    try:
+        for changes in watchfiles.watch(
+            *paths,
+            watch_filter=None,
+            debounce=50,
+            step=20,
+            stop_event=stop,
+            rust_timeout=_TICK_MS,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        ):
+            yield bool(changes)
+    except OSError as error:  # a folder went away this moment, or the system has no watch left to give
+        log.debug("no watch; the slow look goes on", detail=str(error))
+        stop.wait(_TICK_MS / 1000)
+        yield False
 
 
 def bus_object(bus: BusReference, driver: str) -> Object:

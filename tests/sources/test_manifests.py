@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import watchfiles
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,6 +177,18 @@ def test_a_folder_that_goes_away_and_comes_back_deletes_nothing(folder: Path, tm
         wait_for(lambda: watcher.channel("b"))
         assert watcher.channel("a") is not None
         assert not [change for change in watcher.changes if change.resource is None or change.resource.deleted]
+
+
+def test_without_a_watch_the_slow_look_sees_it_all(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_watch(*_: object, **__: object) -> None:
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr(watchfiles, "watch", no_watch)
+    with watching(folder, tmp_path / "state") as watcher:
+        write(folder / "a.yaml", channel("a"))
+        wait_for(lambda: watcher.channel("a"))
 
 
 def test_a_damaged_state_file_takes_nothing_along(folder: Path, tmp_path: Path) -> None:
