@@ -1,155 +1,21 @@
-"""Runs every code block of the documentation, in page order, as a reader would.
-
-```console                 `$ ` lines run in bash; other lines must appear in the output (… stands for anything)
-```console background      the same, left running until the page ends
-```python                  run as a script
-```LANG file=NAME          written to a file first; python with norun is only written
-```LANG skip="reason"      not run; the list of these is asserted below
-"""
+"""Runs every code block of the documentation, in page order, as a reader would; see `tests.docs.reader`."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, free_port, request, wait_for
+from tests.docs.reader import SERVED, Reader, blocks
+from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SKIPS = {
     ("README.md", "runs the whole suite; .ci/run and the tests of the demo do it"),
     ("cli.md", "needs a cluster"),
 }
-PORTS = ("8080", "9090", "8090")
-_BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_WAIT = 15.0
-
-
-@dataclass(frozen=True)
-class Block:
-    language: str
-    info: str
-    text: str
-
-    @property
-    def skip(self) -> str:
-        found = re.search(r'skip="([^"]*)"', self.info)
-        return found[1] if found else ""
-
-    @property
-    def file(self) -> str:
-        found = re.search(r"file=(\S+)", self.info)
-        return found[1] if found else ""
-
-
-def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in _BLOCK.findall(page.read_text())]
-
-
-class Reader:
-    """Somebody who follows a page in a folder of their own. Ports are replaced by free ones."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ports = {port: str(free_port()) for port in PORTS}
-        shutil.copytree(ROOT / "examples", folder / "examples")
-        for path in (folder / "examples").rglob("*.yaml"):
-            path.write_text(self.put_ports(path.read_text()))
-        self.env = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "XDG_STATE_HOME": str(folder / ".state"),
-            "BUS_BIND": f"127.0.0.1:{self.ports['8080']}",
-            "BUS_ADMIN_BIND": f"127.0.0.1:{self.ports['9090']}",
-            "PYTHONUNBUFFERED": "1",
-        }
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    def put_ports(self, text: str) -> str:
-        for port, free in self.ports.items():
-            text = re.sub(rf"\b{port}\b", free, text)
-        # `bus send` has a default address that no environment variable changes: a page's reader has port 8080 free.
-        return re.sub(r"\bbus send (?!.*--to)", f"bus send --to http://127.0.0.1:{self.ports['8080']}/ ", text)
-
-    def follow(self, block: Block) -> None:
-        text = self.put_ports(block.text)
-        if block.file:
-            path = self.folder / block.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        elif block.language == "python":
-            self.run(f"python - <<'PYTHON_END'\n{text}\nPYTHON_END")
-        elif block.language == "console":
-            self.console(block, text)
-
-    def console(self, block: Block, text: str) -> None:
-        command, expected = "", []
-        for line in [*text.splitlines(), "$ "]:
-            if not line.startswith("$ "):
-                expected.append(line)
-                continue
-            if command and "background" in block.info:
-                self.start(command)
-            elif command:
-                output = self.run(command)
-                for shown in expected:
-                    for part in filter(None, (piece.strip() for piece in shown.split("…"))):
-                        assert part in output, f"{command}\nshould print {part!r}, printed:\n{output}"
-            command, expected = line[2:], []
-
-    def run(self, command: str) -> str:
-        result = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-        return result.stdout + result.stderr
-
-    def start(self, command: str) -> None:
-        log = (self.folder / f"background-{len(self.running)}.log").open("wb")
-        process = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"],
-            cwd=self.folder,
-            env=self.env,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        self.running.append(process)
-        if "bus run" in command:
-            wait_for(lambda: self.is_ready(process), _WAIT, command)
-
-    def is_ready(self, process: subprocess.Popen[bytes]) -> bool:
-        assert process.poll() is None, "it ended at once"
-        with contextlib.suppress(OSError):
-            return request(self.env["BUS_ADMIN_BIND"], "GET", "/readyz", body=None).status == 200
-        return False
-
-    def close(self) -> None:
-        for process in self.running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in self.running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @pytest.fixture
@@ -163,15 +29,18 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         made.close()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if blocks(page) and page.name not in SERVED],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_the_blocks_of_a_page_run_in_order(page: Path, reader: Reader) -> None:
-    for block in blocks(page):
-        assert block.language in ("console", "python", "yaml", "toml", "text"), f"nothing runs {block.language} blocks"
-        if block.language in ("yaml", "toml"):
-            assert block.file or block.skip, "a block that is neither written nor run says nothing"
-        if not block.skip:
-            reader.follow(block)
+    reader.follow(page)
 
 
 def test_what_is_skipped_is_known() -> None:
     assert {(page.name, block.skip) for page in PAGES for block in blocks(page) if block.skip} == SKIPS
+
+
+def test_the_pages_that_need_servers_exist() -> None:
+    assert {page.name for page in PAGES if page.name in SERVED} == set(SERVED)

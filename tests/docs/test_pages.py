@@ -11,6 +11,8 @@ import pytest
 import bus_core
 from bus_core.hookspecs import BusSyncing, Driver
 from bus_core.settings import ENV_PREFIX, Settings
+from kafka_bus import KafkaBus
+from kafka_bus.settings import KafkaSettings
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -67,6 +69,17 @@ def test_the_reference_page_and_all_agree() -> None:
 
 def test_the_settings_page_has_every_setting() -> None:
     assert settings_table() in (DOCS / "settings.md").read_text()
+
+
+def test_the_kafka_page_has_every_setting_and_parameter() -> None:
+    text = (DOCS / "kafka.md").read_text()
+    for name, info in KafkaSettings.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        is_empty = info.is_required() or default in (None, "", {})
+        shown = "" if is_empty else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        assert f"| `{name}` | {shown} | {info.description} |" in text
+    for parameter in KafkaBus.parameters:
+        assert re.search(rf"^\| `{parameter.name}` \| {parameter.scope.capitalize()} \|", text, re.MULTILINE)
 
 
 def test_links_lead_somewhere() -> None:

@@ -23,6 +23,7 @@ REVOKE_TIMEOUT = 5.0
 _POLL = 0.1
 _BATCH = 200
 _LAG_EVERY = 2.0
+_PATIENCE = 1.0  # a subscriber this slow may cost a second fetch; the group wants to hear of us
 
 
 class Feed:
@@ -60,6 +61,7 @@ class Feed:
         self._report = report
         self._reported: str | None = None
         self._paused: set[int] = set()
+        self._read_at = 0.0
         self._committed: dict[int, int] = {}
         self._stop = threading.Event()
         self._leave = threading.Event()
@@ -78,6 +80,7 @@ class Feed:
                 "topic.metadata.refresh.interval.ms": 10_000,
                 # Events wait in the lanes; what librdkafka reads ahead would be memory for each subscription.
                 "queued.max.messages.kbytes": 4096,
+                "fetch.queue.backoff.ms": 20,  # else it waits a second once that much has been read ahead
                 "error_cb": trouble.note,
                 "logger": client_logger,
                 **settings.config,
@@ -130,6 +133,14 @@ class Feed:
             LAG.forget(self._subscription)
 
     def _read(self) -> None:
+        # Reading stops by not reading, for a while: a partition that is paused loses what was fetched ahead, and
+        # would fetch it again at every turn.
+        if not self._stop.is_set() and not self._flow.wait_room(_POLL):
+            if time.monotonic() - self._read_at < _PATIENCE:
+                self._flow.pump()
+                return
+            self._hold()
+        self._read_at = time.monotonic()
         for message in self._consumer.consume(_BATCH, _POLL):
             error = message.error()
             if error is not None:
@@ -148,8 +159,10 @@ class Feed:
 
     def _hold(self) -> None:
         """Pause the partitions of which enough has been read, and resume those that have room again."""
-        want = {number for number in self._flow.partitions if self._flow.wants_pause(number)}
         mine = set(self._flow.partitions)
+        late = time.monotonic() - self._read_at >= _PATIENCE
+        full = not self._flow.wait_room(0) and (late or mine == self._paused)
+        want = mine if full else {number for number in mine if self._flow.wants_pause(number)}
         pause, resume = want - self._paused, (self._paused & mine) - want
         if pause:
             self._consumer.pause([TopicPartition(self._topic, number) for number in pause])

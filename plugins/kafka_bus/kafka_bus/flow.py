@@ -25,6 +25,12 @@ BUSY_PAUSE = 0.05
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 30.0
 
+READY_BYTES = 8 << 20
+"""How much of what may be submitted at once is read ahead, over all partitions."""
+
+HELD_BYTES = 32 << 20
+"""How much of one partition is kept of what waits for another try, and of those behind it."""
+
 
 @dataclass(slots=True, eq=False)
 class Item:
@@ -34,6 +40,7 @@ class Item:
     offset: int
     order: Any
     message: Message
+    size: int
     failures: int = 0
 
 
@@ -45,7 +52,7 @@ class Partition:
     progress: Progress = field(default_factory=Progress)
     ready: deque[Item] = field(default_factory=deque)
     behind: dict[Any, deque[Item]] = field(default_factory=dict)  # by order: what waits for the one before it
-    held: int = 0  # read, not submitted: ready, behind or waiting for another try
+    held: int = 0  # bytes of what is held up: behind another one, or waiting for another try
     in_flight: int = 0
     gone: bool = False
 
@@ -56,7 +63,7 @@ class Flow:
     Args:
         submit: hands an event to its lane; see `bus_core.DriverContext.submit`.
         ordering: `key`: those of one key one after the other; `partition`: all of a partition; `unordered`: none.
-        max_in_flight: how many may be with the lane at once; as many again are read ahead.
+        max_in_flight: how many may be with the lane at once; about as many again are read ahead.
         max_uncommitted: how many records of a partition may lie between its oldest unresolved one and its newest.
     """
 
@@ -82,6 +89,8 @@ class Flow:
         self._waiting: list[tuple[float, int, Item]] = []
         self._sequence = itertools.count()
         self._in_flight = 0
+        self._ready = 0
+        self._ready_bytes = 0
         self._busy_until = 0.0
         self._stopped = False
 
@@ -98,16 +107,15 @@ class Flow:
             if part is None:
                 return  # it was revoked meanwhile; who has it now reads it
             order = partition if self._ordering == "partition" else key if self._ordering == "key" else None
-            item = Item(part, offset, order, message)
+            item = Item(part, offset, order, message, len(message.payload))
             part.progress.add(offset)
-            part.held += 1
-            if order is None:
-                part.ready.append(item)
-            elif order in part.behind:
+            if order in part.behind:
                 part.behind[order].append(item)
-            else:
+                part.held += item.size
+                return
+            if order is not None:
                 part.behind[order] = deque()
-                part.ready.append(item)
+            self._make_ready(item)
 
     def pump(self) -> None:
         """Submit what may be submitted, until the lane is full."""
@@ -131,13 +139,19 @@ class Flow:
         with self._changed:
             self._stopped = True
 
+    def wait_room(self, timeout: float) -> bool:
+        """Whether it is time to read on; waits for that when enough has been read ahead."""
+        with self._changed:
+            if not self._is_full(1):
+                return True
+            # Half of it: read in few large pieces rather than in many small ones.
+            return self._changed.wait_for(lambda: not self._is_full(2), timeout)
+
     def wants_pause(self, partition: int) -> bool:
-        """Whether no more should be read of this partition for now."""
+        """Whether no more should be read of this partition, because of what in it is held up."""
         with self._changed:
             part = self._partitions.get(partition)
-            return part is not None and (
-                part.progress.span >= self._max_uncommitted or part.held >= self._max_in_flight
-            )
+            return part is not None and self._is_blocked(part)
 
     def blocked(self) -> dict[int, int]:
         """The partitions that wait for their oldest unresolved record, and its offset."""
@@ -145,7 +159,7 @@ class Flow:
             return {
                 number: part.progress.oldest
                 for number, part in self._partitions.items()
-                if part.progress.span >= self._max_uncommitted and part.progress.oldest is not None
+                if self._is_blocked(part) and part.progress.oldest is not None
             }
 
     def committable(self) -> dict[int, int]:
@@ -159,7 +173,7 @@ class Flow:
         with self._changed:
             parts = [self._partitions[number] for number in partitions if number in self._partitions]
             for part in parts:
-                part.gone = True
+                self._let_go(part)
             self._changed.wait_for(lambda: not any(part.in_flight for part in parts), timeout)
 
     def drop(self, partitions: Iterable[int]) -> None:
@@ -168,7 +182,7 @@ class Flow:
             for number in partitions:
                 part = self._partitions.pop(number, None)
                 if part is not None:
-                    part.gone = True
+                    self._let_go(part)
                     self._turns.remove(part)
             self._waiting = [entry for entry in self._waiting if not entry[2].partition.gone]
             heapq.heapify(self._waiting)
@@ -183,7 +197,8 @@ class Flow:
             now = self._clock()
             while self._waiting and self._waiting[0][0] <= now:
                 item = heapq.heappop(self._waiting)[2]
-                item.partition.ready.appendleft(item)
+                item.partition.held -= item.size
+                self._make_ready(item, first=True)
             if self._stopped or self._in_flight >= self._max_in_flight or now < self._busy_until:
                 return None
             for _ in range(len(self._turns)):
@@ -191,7 +206,10 @@ class Flow:
                 self._turns.rotate(-1)
                 if part.ready and not part.gone:
                     item = part.ready.popleft()
-                    part.held -= 1
+                    self._ready -= 1
+                    self._ready_bytes -= item.size
+                    if not self._is_full(2):
+                        self._changed.notify_all()
                     part.in_flight += 1
                     self._in_flight += 1
                     return item
@@ -199,11 +217,31 @@ class Flow:
 
     def _back(self, item: Item) -> None:
         part = item.partition
-        part.ready.appendleft(item)
-        part.held += 1
+        self._make_ready(item, first=True)
         part.in_flight -= 1
         self._in_flight -= 1
         self._changed.notify_all()
+
+    def _make_ready(self, item: Item, *, first: bool = False) -> None:
+        if not item.partition.gone:
+            ready = item.partition.ready
+            (ready.appendleft if first else ready.append)(item)
+            self._ready += 1
+            self._ready_bytes += item.size
+
+    def _let_go(self, part: Partition) -> None:
+        """Nothing more of it is submitted."""
+        part.gone = True
+        self._ready -= len(part.ready)
+        self._ready_bytes -= sum(item.size for item in part.ready)
+        part.ready.clear()
+
+    def _is_full(self, share: int) -> bool:
+        """Whether as much as this share of what may be read ahead is ready."""
+        return self._ready * share >= self._max_in_flight or self._ready_bytes * share >= READY_BYTES
+
+    def _is_blocked(self, part: Partition) -> bool:
+        return part.progress.span >= self._max_uncommitted or part.held >= HELD_BYTES
 
     def _done(self, item: Item, future: Future[Outcome]) -> None:
         part = item.partition
@@ -215,14 +253,16 @@ class Flow:
                 part.progress.resolve(item.offset)
                 behind = part.behind.get(item.order) if item.order is not None else None
                 if behind:
-                    part.ready.append(behind.popleft())
+                    following = behind.popleft()
+                    part.held -= following.size
+                    self._make_ready(following)
                 elif behind is not None:
                     del part.behind[item.order]
             elif not part.gone:
                 # It keeps its order: those behind it wait, the rest of the partition goes on.
                 item.failures += 1
                 wait = min(FIRST_BACKOFF * 2.0 ** min(item.failures - 1, 10), MAX_BACKOFF)
-                part.held += 1
+                part.held += item.size
                 due = self._clock() + wait * (0.5 + 0.5 * self._jitter())
                 heapq.heappush(self._waiting, (due, next(self._sequence), item))
             if part.gone:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -19,11 +18,13 @@ from kafka_bus.settings import KafkaSettings
 BATCH_BYTES = 1_000_000
 """librdkafka's own `batch.size`."""
 
-_POLL = 0.1
+_POLL = 0.001
+"""Seconds between two looks for acknowledgements. A thread that waits for them would have to get the interpreter's lock
+from the event loop for every batch (32 senders: 5.0k events/s at 210 µs with it, 5.5k at 157 µs without)."""
 
 
 class Producer:
-    """Idempotent, `acks=all`. `send` runs on the event loop; acknowledgements come from a thread of its own.
+    """Idempotent, `acks=all`. For one event loop; only `close` may come from another thread, after the last `send`.
 
     Args:
         batch: the largest batch in bytes. A broker that finds a batch larger than its topic allows refuses all events
@@ -50,12 +51,8 @@ class Producer:
         self._client = Client(config)
         self._trouble = trouble
         self._timeout = settings.produce_timeout
-        self._answers: deque[tuple[asyncio.Future[None], KafkaError | None]] = deque()
-        self._woken = False
-        self._lock = threading.Lock()
-        self._closed = False
-        self._thread = threading.Thread(target=self._poll, name="kafka-producer", daemon=True)
-        self._thread.start()
+        self._waiting = 0
+        self._looks = False
 
     async def send(self, topic: str, record: Record) -> None:
         """Produce, and return when the brokers have acknowledged.
@@ -68,13 +65,13 @@ class Producer:
         answer: asyncio.Future[None] = loop.create_future()
 
         def acknowledged(error: KafkaError | None, _: KafkaMessage) -> None:
-            # One wake-up of the loop for all answers of a batch: a system call for each would cost more than the rest.
-            with self._lock:
-                self._answers.append((answer, error))
-                if self._woken:
-                    return
-                self._woken = True
-            loop.call_soon_threadsafe(self._resolve)
+            self._waiting -= 1
+            if answer.done():
+                return  # its sender has gone
+            if error is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(KafkaException(error))
 
         try:
             self._client.produce(topic, record.value, record.key, headers=record.headers, on_delivery=acknowledged)
@@ -82,6 +79,10 @@ class Producer:
             raise TemporaryError("too many events wait for an acknowledgement of the brokers") from None
         except KafkaException as error:
             raise self._trouble.as_error(f"topic {topic}", error) from None
+        self._waiting += 1
+        if not self._looks:
+            self._looks = True
+            loop.call_later(_POLL, self._look, loop)
         try:
             await answer
         except KafkaException as error:
@@ -90,24 +91,14 @@ class Producer:
     def close(self) -> None:
         """Wait for what is on its way, at most `produce_timeout`."""
         self._client.flush(self._timeout)
-        self._closed = True
-        self._thread.join()
 
-    def _resolve(self) -> None:
-        with self._lock:
-            answers, self._answers = self._answers, deque()
-            self._woken = False
-        for answer, error in answers:
-            if answer.done():
-                continue  # its sender has gone
-            if error is None:
-                answer.set_result(None)
-            else:
-                answer.set_exception(KafkaException(error))
-
-    def _poll(self) -> None:
-        while not self._closed:
-            self._client.poll(_POLL)
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of what was acknowledged, and look again while there is something to wait for."""
+        self._client.poll(0)
+        if self._waiting:
+            loop.call_later(_POLL, self._look, loop)
+        else:
+            self._looks = False
 
 
 class Producers:

@@ -1,0 +1,139 @@
+"""The producer and the feed against librdkafka's own mock cluster: the wire without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from bus_core import ForwardedHeaders, Message, Outcome, TemporaryError
+from kafka_bus.codec import to_record
+from kafka_bus.failure import Trouble
+from kafka_bus.feed import Feed
+from kafka_bus.flow import Flow
+from kafka_bus.producer import Producer, Producers
+from kafka_bus.settings import KafkaSettings
+
+LOG = logging.getLogger("kafka_bus.tests")
+LOG.setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    mock = AdminClient({"test.mock.num.brokers": "1", "bootstrap.servers": "mock", "logger": LOG})
+    yield ",".join(f"{broker.host}:{broker.port}" for broker in mock.list_topics(timeout=10).brokers.values())
+    del mock
+
+
+def settings(brokers: str, **values: object) -> KafkaSettings:
+    return KafkaSettings.model_validate({"brokers": brokers, **values})
+
+
+class Received:
+    """What a feed submits, settled at once."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def submit(self, message: Message) -> Future[Outcome]:
+        self.bodies.append(message.payload)
+        done: Future[Outcome] = Future()
+        done.set_result(Outcome.DELIVERED)
+        return done
+
+
+def feed(brokers: str, topic: str, received: Received) -> Feed:
+    flow = Flow(received.submit, ordering="partition", max_in_flight=50, max_uncommitted=100)
+    return Feed(
+        settings(brokers, commit_interval=0.1),
+        Trouble(brokers),
+        LOG,
+        LOG,
+        topic=topic,
+        group=f"{topic}.one",
+        subscription="default/one",
+        flow=flow,
+        terms=(),
+        forwarded=ForwardedHeaders(),
+        report=lambda _: None,
+    )
+
+
+def send(producer: Producer, topic: str, *bodies: bytes) -> None:
+    async def all_of_them() -> None:
+        await asyncio.gather(*(producer.send(topic, to_record(Message({}, body))) for body in bodies))
+
+    asyncio.run(all_of_them())
+
+
+def until(condition: Callable[[], bool], timeout: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def committed(brokers: str, topic: str) -> int:
+    """What the group has committed, over all partitions."""
+    asked = ConsumerGroupTopicPartitions(f"{topic}.one", [TopicPartition(topic, number) for number in range(4)])
+    admin = AdminClient({"bootstrap.servers": brokers, "logger": LOG})
+    (future,) = admin.list_consumer_group_offsets([asked]).values()
+    return sum(max(entry.offset, 0) for entry in future.result(10).topic_partitions)
+
+
+def test_what_was_acknowledged_is_read_once_and_committed(cluster: str) -> None:
+    producer = Producer(settings(cluster), Trouble(cluster), LOG)
+    try:
+        sent = [b"%d" % number for number in range(100)]
+        send(producer, "orders", *sent)
+        received = Received()
+        one = feed(cluster, "orders", received)
+        one.start()
+        until(lambda: len(received.bodies) == 100)
+        one.close()
+        assert sorted(received.bodies) == sorted(sent)
+        assert committed(cluster, "orders") == 100
+    finally:
+        producer.close()
+
+
+def test_more_than_may_wait_is_refused_at_once() -> None:
+    nobody = "127.0.0.1:9"
+    few = settings(nobody, produce_timeout=0.5, queue_bytes=1 << 20)
+    producer = Producer(few, Trouble(nobody), LOG)
+
+    async def overfill() -> list[BaseException | None]:
+        record = to_record(Message({}, b"x" * 100_000))
+        return await asyncio.gather(*(producer.send("orders", record) for _ in range(30)), return_exceptions=True)
+
+    try:
+        began = time.monotonic()
+        answers = asyncio.run(overfill())
+        assert time.monotonic() - began < 5
+        assert all(isinstance(answer, TemporaryError) for answer in answers)
+        assert any("too many events wait" in str(answer) for answer in answers)
+    finally:
+        producer.close()
+
+
+def test_topics_with_a_small_limit_share_no_batch_with_others(cluster: str) -> None:
+    producers = Producers(settings(cluster), Trouble(cluster), LOG)
+    producers.learn("small", 10_000)
+    producers.learn("usual", 1_048_588)
+
+    async def both() -> None:
+        for topic in ("small", "usual", "unknown"):
+            await producers.send(topic, to_record(Message({}, b"x")))
+
+    try:
+        asyncio.run(both())
+        assert sorted(producers._producers) == [10_000, 1_000_000]
+    finally:
+        producers.close()
