@@ -62,7 +62,7 @@ class Trouble:
         """What is the matter, and which setting it is about."""
         with self._lock:
             last = self._last
-        if error.code() in _VAGUE and last is not None:
+        if error.code() in {*_VAGUE, KafkaError._MSG_TIMED_OUT} and last is not None:
             error = last
         text = error.str()
         code = error.code()
@@ -77,6 +77,8 @@ class Trouble:
             if "certificate verify failed" in text or "verif" in text:
                 return f"the certificate of {self._brokers} is not signed by a known authority: check kafka.ca_file"
             return f"no TLS with {self._brokers}: check kafka.tls, kafka.ca_file and kafka.cert_file ({_short(text)})"
+        if code == KafkaError._MSG_TIMED_OUT:
+            return "not acknowledged within kafka.produce_timeout: the brokers are slow, or too few replicas are in sync"
         if code in _VAGUE:
             return f"no Kafka broker answers at {self._brokers}: check kafka.brokers and the network ({_short(text)})"
         return _short(text)

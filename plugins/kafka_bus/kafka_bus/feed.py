@@ -199,10 +199,9 @@ class Feed:
 
     def _measure(self) -> None:
         lag = 0
-        committable = self._flow.committable()
         for partition in self._consumer.assignment():
             _, high = self._consumer.get_watermark_offsets(partition, cached=True)
-            position = committable.get(partition.partition)
+            position = self._flow.position(partition.partition)
             if position is None:
                 (found,) = self._consumer.position([partition])
                 position = found.offset

@@ -168,6 +168,14 @@ class Flow:
             found = {number: part.progress.committable for number, part in self._partitions.items()}
             return {number: offset for number, offset in found.items() if offset is not None}
 
+    def position(self, partition: int) -> int | None:
+        """The offset of the first record that is not resolved; None when none was read yet."""
+        with self._changed:
+            part = self._partitions.get(partition)
+            if part is None:
+                return None
+            return part.progress.oldest if part.progress.committable is None else part.progress.committable
+
     def settle(self, partitions: Iterable[int], timeout: float) -> None:
         """Submit nothing more of these partitions, and wait for what of them is in flight."""
         with self._changed:
