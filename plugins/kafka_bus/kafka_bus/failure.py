@@ -78,7 +78,9 @@ class Trouble:
                 return f"the certificate of {self._brokers} is not signed by a known authority: check kafka.ca_file"
             return f"no TLS with {self._brokers}: check kafka.tls, kafka.ca_file and kafka.cert_file ({_short(text)})"
         if code == KafkaError._MSG_TIMED_OUT:
-            return "not acknowledged within kafka.produce_timeout: the brokers are slow, or too few replicas are in sync"
+            return (
+                "not acknowledged within kafka.produce_timeout: the brokers are slow, or too few replicas are in sync"
+            )
         if code in _VAGUE:
             return f"no Kafka broker answers at {self._brokers}: check kafka.brokers and the network ({_short(text)})"
         return _short(text)
