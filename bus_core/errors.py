@@ -11,7 +11,8 @@
     │   └── MessageTooLargeError    it is larger than what can be carried (413)
     ├── PermanentError              retrying cannot help: the condition turns False, nothing is requeued
     ├── TemporaryError              try again after `retry_after` seconds (503)
-    │   └── BusyError               a bound is reached, nothing was taken (503)
+    │   ├── BusyError               a bound is reached, nothing was taken (503)
+    │   └── ForbiddenError          the API server refuses a write: the bus lacks a right
     ├── UnavailableError            delivery's tries are spent and there is no dead-letter sink: not to be committed
     └── DispatchError               one HTTP exchange with a subscriber failed
         ├── DestinationError        the destination is no DNS name and no http(s) URL, or its name does not resolve
@@ -100,6 +101,10 @@ class TemporaryError(BusError):
     def __init__(self, message: str = "", retry_after: float = DEFAULT_RETRY_AFTER) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ForbiddenError(TemporaryError):
+    """The API server refuses a write for want of a right; the text names verb and resource. Rights can be given."""
 
 
 class BusyError(TemporaryError):

@@ -1,7 +1,7 @@
 """One bus, put together: driver, monitor, delivery and receiver. The only place where the two streams meet.
 
-Events go server → receiver → driver → delivery → dispatch; resources go source → monitor → driver. `Plan` is what is
-decided and checked before the workers are forked, `Host` is what one worker runs.
+Events go server → receiver → driver → delivery → dispatch; resources go source → monitor → driver. `Host` is what one
+worker runs.
 """
 
 from __future__ import annotations
@@ -13,41 +13,25 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 from bus_core import telemetry
 from bus_core.admin import AdminApp
 from bus_core.delivery import Delivery, LaneLimits, Target
 from bus_core.dispatch import MessageDispatcher
-from bus_core.drivers import DriverClass, DriverHooks, installed_drivers, load_driver
-from bus_core.errors import ConfigurationError, TemporaryError, UnknownChannelError
+from bus_core.drivers import DriverHooks
+from bus_core.errors import PermanentError, TemporaryError, UnknownChannelError
 from bus_core.hookspecs import DriverContext
-from bus_core.leadership.file_lock import FileLock
 from bus_core.message import ForwardedHeaders, Message
 from bus_core.monitor import Availability, Monitor
 from bus_core.parameters import ResolvedParameters
+from bus_core.plan import FromFolder, Plan
 from bus_core.receiver import MessageReceiver
-from bus_core.references import BusReference, ChannelReference, SubscriptionReference
-from bus_core.resources import (
-    DISPATCHER,
-    PROVISIONER,
-    AnyBus,
-    Bus,
-    Channel,
-    ClusterBus,
-    Role,
-    Subscription,
-    effective_delivery,
-    from_object,
-)
+from bus_core.references import CHANNEL_SERVICE_SUFFIX, ChannelReference, SubscriptionReference
+from bus_core.resources import DISPATCHER, AnyBus, Channel, Subscription, effective_delivery
 from bus_core.server import Connections, Limits, bind, by_port, serve, serve_workers
-from bus_core.settings import Settings, load_driver_settings
-from bus_core.sources.document import Folder, read_folder
-from bus_core.sources.manifests import ManifestSource, bus_object
-from bus_core.sources.state import StateDirectory, default_state_dir
+from bus_core.settings import Settings
 
 THREADINESS = 4
 """How many channels a worker reconciles at once."""
@@ -58,106 +42,6 @@ GRACE = 10.0
 log = telemetry.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything about a run that is known before it starts: made and checked once, shared by all workers."""
-
-    settings: Settings
-    folder: Path
-    state_dir: Path
-    bus: BusReference
-    driver: DriverClass
-    driver_settings: Any
-    roles: tuple[Role, ...]
-    extra: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-
-
-def plan(settings: Settings, driver_settings: Mapping[str, Mapping[str, str]] | None = None) -> Plan:
-    """Decide which bus is served by which driver, and check both.
-
-    Args:
-        settings: of the host.
-        driver_settings: what `--set DRIVER.FIELD=VALUE` gave, by driver and field.
-
-    Raises:
-        ConfigurationError: something is missing, contradictory or refused; the text names the cure.
-    """
-    if settings.manifests is None:
-        raise ConfigurationError("where are the manifests? give a folder with --manifests DIR")
-    folder = read_folder(settings.manifests)
-    if not folder.exists:
-        raise ConfigurationError(f"--manifests {settings.manifests} is no folder")
-    reference = _which_bus(settings, folder)
-    found = _find_bus(folder, reference)
-    name = _which_driver(settings, reference, found, folder)
-    given = dict(driver_settings or {})
-    driver = load_driver(name)
-    loaded = load_driver_settings(driver.settings, name, given.pop(name, {}), settings)
-    if given:
-        other = ", ".join(sorted(given))
-        raise ConfigurationError(f"--set names the driver {other}, but the bus {reference} runs on {name}")
-    roles: dict[str, tuple[Role, ...]] = {
-        "all": (PROVISIONER, DISPATCHER),
-        "provisioner": (PROVISIONER,),
-        "dispatcher": (DISPATCHER,),
-    }
-    state_dir = settings.state_dir or default_state_dir(settings.manifests, reference)
-    StateDirectory(state_dir, settings.manifests)  # to hear now, and once, if it cannot be used
-    return Plan(
-        settings=settings,
-        folder=settings.manifests,
-        state_dir=state_dir,
-        bus=reference,
-        driver=driver,
-        driver_settings=loaded,
-        roles=roles[settings.role],
-        extra=() if found else (bus_object(reference, name),),
-    )
-
-
-def _which_bus(settings: Settings, folder: Folder) -> BusReference:
-    if settings.bus_name:
-        return BusReference.parse(settings.bus_name)
-    buses = [bus for document in folder.documents if isinstance(bus := from_object(document.data), Bus | ClusterBus)]
-    if len(buses) == 1:
-        return buses[0].reference
-    known = ", ".join(str(bus.reference) for bus in buses) or "none"
-    raise ConfigurationError(f"which bus? give --bus [NAMESPACE/]NAME (in {folder.path}: {known})")
-
-
-def _find_bus(folder: Folder, reference: BusReference) -> AnyBus | None:
-    for document in folder.documents:
-        resource = from_object(document.data)
-        if isinstance(resource, Bus | ClusterBus) and resource.reference == reference:
-            return resource
-    return None
-
-
-def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | None, folder: Folder) -> str:
-    said = found.spec.driver if found else ""
-    if said and settings.driver and said != settings.driver:
-        raise ConfigurationError(
-            f"the bus {reference} says driver {said!r}, the command line says {settings.driver!r}; drop one of the two"
-        )
-    if said or settings.driver:
-        return said or settings.driver
-    if found is None:
-        problem = f"; {folder.errors[0]}" if folder.errors else ""
-        hint = (
-            ""
-            if reference.namespace
-            else f" (a bus without a namespace is a ClusterBus; did you mean default/{reference}?)"
-        )
-        raise ConfigurationError(
-            f"there is no bus {reference} in {folder.path}{hint}; "
-            f"add it, or give --driver to make one in memory{problem}"
-        )
-    names = ", ".join(driver.name for driver in installed_drivers()) or "none"
-    raise ConfigurationError(
-        f"the bus {reference} names no driver: set spec.driver, or give --driver NAME (installed: {names})"
-    )
-
-
 class _HostHooks:
     """The driver's hooks with the lanes opened before `subscribe` and closed after `unsubscribe`."""
 
@@ -166,9 +50,16 @@ class _HostHooks:
         self._delivery = delivery
         self._open: set[str] = set()
         self.declared = driver.declared
-        self.sync_bus = driver.sync_bus
         self.provision = driver.provision
         self.unprovision = driver.unprovision
+
+    def sync_bus(self, bus: AnyBus) -> None:
+        if bus.spec.driver not in ("", self._driver.name):
+            raise PermanentError(
+                f"the bus names the driver {bus.spec.driver!r} and this host runs {self._driver.name!r}: "
+                "start it without --driver, or with the same"
+            )
+        self._driver.sync_bus(bus)
 
     def subscribe(
         self,
@@ -228,17 +119,11 @@ class Host:
             forwarded=forwarded,
         )
         self._driver = what.driver.construct(context)
-        self._leadership = FileLock(what.state_dir / "leadership")
+        self._leadership = what.leadership()
         self.monitor = Monitor(
             "bus-core",
             handler=_HostHooks(self._driver, self.delivery),
-            source=ManifestSource(
-                what.folder,
-                what.bus,
-                state_dir=what.state_dir,
-                allow_empty=settings.allow_empty,
-                extra=what.extra,
-            ),
+            source=what.source(),
             leadership=self._leadership,
             roles=what.roles,
             deletion_grace=settings.deletion_grace,
@@ -317,13 +202,15 @@ class Host:
         raise TemporaryError(f"{channel}: {view.availability.value}")
 
     def _local(self, name: str, namespace: str) -> tuple[str, str] | None:
-        """Where a single-label destination leads that is a channel of this bus: to our own receiver."""
-        channel = ChannelReference(name, namespace)
+        """Where a single-label destination leads that is a channel of this bus, or its Service: to our own receiver."""
+        channel = ChannelReference(name.removesuffix(CHANNEL_SERVICE_SUFFIX), namespace)
+        if channel.name == name and not isinstance(self._plan.origin, FromFolder):
+            return None  # in a cluster a name is a Service's, and a channel's Service is NAME-channel
         if self.monitor.lookup(channel).availability not in (Availability.READY, Availability.UNPROVISIONED):
             return None
         host, port = self._events
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/", f"{name}.{namespace}"
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/", f"{channel.name}.{namespace}"
 
 
 def run_bus(what: Plan, announce: Callable[[str, str], None]) -> int:

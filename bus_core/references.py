@@ -11,7 +11,8 @@ DEFAULT_NAMESPACE = "default"
 MAX_HOST_LENGTH = 253
 """The longest DNS name in characters (RFC 1035, section 2.3.4, without the final dot)."""
 
-_CHANNEL_SERVICE_SUFFIX = "-channel"
+CHANNEL_SERVICE_SUFFIX = "-channel"
+"""A channel's Service is called like the channel, with this behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class ChannelReference:
             )
         channel = labels[0]
         if len(labels) > 2 and labels[2] == "svc":
-            channel = channel.removesuffix(_CHANNEL_SERVICE_SUFFIX) or channel
+            channel = channel.removesuffix(CHANNEL_SERVICE_SUFFIX) or channel
         return cls(channel, labels[1])
 
 

@@ -28,6 +28,15 @@ class Settings(BaseSettings):
     namespace: str = Field("", description="Namespace of the bus, where the environment names it.")
     name: str = Field("", description="Name of the bus, where the environment names it.")
     manifests: Path | None = Field(None, description="Folder of manifests to read and watch.")
+    kubeconfig: Path | None = Field(None, description="Kubeconfig file of the cluster to watch.")
+    master: str = Field("", description="Address of the API server to watch; goes before the kubeconfig's.")
+    service: str = Field(
+        "",
+        description="Service in front of the bus in a cluster, [NAMESPACE/]NAME [default: NAME-bus beside the Bus].",
+    )
+    watch_timeout: float = Field(
+        70.0, gt=0, description="Seconds without a byte until a watch of the API server counts as lost."
+    )
     driver: str = Field("", description="Driver to use where the Bus does not name one.")
     role: Literal["all", "provisioner", "dispatcher"] = Field("all", description="Which roles this process plays.")
     bind: str = Field("127.0.0.1:8080", description="HOST:PORT to receive events on.")

@@ -9,7 +9,7 @@ import click
 from bus_core.cli.demo import demo
 from bus_core.cli.run import run
 from bus_core.cli.send import send
-from bus_core.cli.show import crds, plugins, validate
+from bus_core.cli.show import crds, manifests, plugins, validate
 from bus_core.errors import BusError, ConfigurationError
 
 FAILURE = 1
@@ -23,7 +23,7 @@ def cli() -> None:
     """Channels and subscriptions over HTTP, with a broker of your choice behind them."""
 
 
-for command in (demo, run, send, validate, plugins, crds):
+for command in (demo, run, send, validate, plugins, crds, manifests):
     cli.add_command(command)
 
 

@@ -23,7 +23,8 @@ from bus_core.cli.options import read_assignments, read_settings, set_option
 from bus_core.cli.subscriber import Arrival, Subscriber
 from bus_core.dispatch import MessageDispatcher
 from bus_core.errors import BusError
-from bus_core.host import Host, plan, serve_bus
+from bus_core.host import Host, serve_bus
+from bus_core.plan import plan
 
 BUS = "default/demo"
 ANSWERING = "billing"

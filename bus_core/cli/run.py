@@ -9,7 +9,8 @@ import click
 
 from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
-from bus_core.host import plan, run_bus
+from bus_core.host import run_bus
+from bus_core.plan import StoppedError, plan
 from bus_core.telemetry import get_logger
 
 log = get_logger("bus_core.run")
@@ -25,7 +26,10 @@ def run(assignments: tuple[str, ...], **flags: Any) -> None:
     """
     settings = read_settings(flags)
     set_up_logging(settings.log_level, settings.log_format)
-    what = plan(settings, read_assignments(assignments))
+    try:
+        what = plan(settings, read_assignments(assignments))
+    except StoppedError:
+        return
 
     def announce(events: str, admin: str) -> None:
         log.info(
@@ -36,7 +40,7 @@ def run(assignments: tuple[str, ...], **flags: Any) -> None:
             events=events and f"http://{events}",
             admin=f"http://{admin}",
             workers=settings.workers,
-            state=str(what.state_dir),
+            resources=str(what.origin),
         )
 
     sys.exit(run_bus(what, announce))

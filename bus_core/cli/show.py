@@ -1,4 +1,4 @@
-"""`bus plugins`, `bus validate`, `bus crds`: look at what is there without running it."""
+"""`bus plugins`, `bus validate`, `bus crds`, `bus manifests`: look at what is there without running it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from bus_core import crds as definitions
+from bus_core import deploy
 from bus_core.cli.options import output_option
+from bus_core.crds.validation import DNS_LABEL
 from bus_core.drivers import InstalledDriver, installed_drivers
 from bus_core.sources.check import check_manifests
 
@@ -65,3 +67,17 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
 def crds() -> None:
     """Print the CustomResourceDefinitions, ready for kubectl apply -f -."""
     click.echo(definitions.text(), nl=False)
+
+
+@click.command()
+@click.option("--driver", required=True, metavar="NAME", help="The driver that the image holds.")
+@click.option("--bus", "name", default="demo", show_default=True, metavar="NAME", help="The bus to serve.")
+@click.option("--namespace", default="default", show_default=True, help="Where the Bus and its pods are.")
+@click.option("--image", default="bus-core:0.1.0", show_default=True, help="The image of the pods.")
+@click.option("--cluster", is_flag=True, help="It is a ClusterBus, for channels of any namespace.")
+def manifests(driver: str, name: str, namespace: str, image: str, cluster: bool) -> None:
+    """Print what a bus needs in a cluster, for `kubectl apply -f -`: kinds, account, rights, pods, Service."""
+    for what, value in (("--bus", name), ("--namespace", namespace)):
+        if not DNS_LABEL.fullmatch(value) or len(value) > 50:
+            raise click.BadParameter(f"{value!r} must be a DNS label of at most 50 characters", param_hint=what)
+    click.echo(deploy.text(bus=name, namespace=namespace, driver=driver, image=image, cluster=cluster), nl=False)

@@ -14,7 +14,7 @@ from openapi_schema_validator import OAS30Validator
 from bus_core.crds import schemas
 from bus_core.resources import Kind
 
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NAME_RULE = "must be a DNS label of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
 
 _IMMUTABLE: dict[str, tuple[str, ...]] = {
@@ -71,7 +71,7 @@ def _metadata(data: Mapping[str, Any]) -> Iterator[Problem]:
         return
     for field in ("name", "namespace"):
         value = metadata.get(field)
-        if value is not None and (not isinstance(value, str) or len(value) > 63 or not _DNS_LABEL.fullmatch(value)):
+        if value is not None and (not isinstance(value, str) or len(value) > 63 or not DNS_LABEL.fullmatch(value)):
             yield Problem(("metadata", field), f"{value!r} {_NAME_RULE}")
 
 

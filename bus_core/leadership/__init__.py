@@ -18,6 +18,9 @@ class Leadership(Protocol):
     def held(self, role: Role) -> bool:
         """Whether this process leads the role at this moment. Cheap enough to ask before every leader hook."""
 
+    def problems(self) -> list[str]:
+        """Why nobody may be leading, a sentence each; empty when all is well."""
+
     def release(self) -> None:
         """Give up all roles and stop competing, so that another process leads at once. Idempotent."""
 
@@ -31,6 +34,9 @@ class Always:
 
     def held(self, role: Role) -> bool:
         return True
+
+    def problems(self) -> list[str]:
+        return []
 
     def release(self) -> None:
         """Nobody waits for it."""

@@ -39,6 +39,9 @@ class FileLock:
     def held(self, role: Role) -> bool:
         return role in self._held
 
+    def problems(self) -> list[str]:
+        return []
+
     def release(self) -> None:
         self._released.set()
         with self._lock:

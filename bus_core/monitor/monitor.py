@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Collection
 
+from bus_core.cluster.access import connect
 from bus_core.conditions import Condition
-from bus_core.errors import BusError, ConfigurationError, TemporaryError
+from bus_core.errors import BusError, ForbiddenError, TemporaryError
 from bus_core.leadership import ALWAYS, Leadership
 from bus_core.monitor.cache import Cache
 from bus_core.monitor.handler import FunctionHooks, Hooks, MonitorEventHandlerFuncs
@@ -18,9 +20,12 @@ from bus_core.monitor.workqueue import WorkQueue
 from bus_core.references import BusReference, ChannelReference, SubscriptionReference
 from bus_core.resources import DISPATCHER, PROVISIONER, AnyBus, Channel, Role, Subscription, SubscriptionSpec
 from bus_core.sources import Change, Source
+from bus_core.sources.kubernetes import KubernetesSource
 from bus_core.telemetry import get_logger, reconciles
 
 log = get_logger(__name__)
+
+_LOOK = 2.0  # seconds between two looks at what keeps the source or the leadership from their work
 
 BusKey = BusReference
 Key = ChannelReference | BusKey
@@ -36,15 +41,19 @@ class Monitor:
     Args:
         component: names this program in Events.
         master_url: the API server's address; unused while `source` is given.
-        kubeconfig: the path of a kubeconfig file; unused while `source` is given.
+        kubeconfig: the path of a kubeconfig file; unused while `source` is given. With neither of the two the
+            credentials of the pod count.
         handler: what to call.
-        source: where the resources are, such as `ManifestSource(folder, bus)`.
+        source: where the resources are if not in a cluster, such as `ManifestSource(folder, bus)`.
         leadership: who may provision and write conditions, where several processes serve one bus.
         roles: which roles to play; by default those whose handler functions are set, or both for a driver's hooks.
         deletion_grace: seconds between refusing a deleted channel's events and unprovisioning it.
         release_leadership: whether `run` gives leadership up at its end; a host does so itself, after the drain.
 
     Every method is thread-safe. `run` is called once.
+
+    Raises:
+        ConfigurationError: no cluster is named outside of one, or the kubeconfig cannot be used.
     """
 
     def __init__(
@@ -60,10 +69,6 @@ class Monitor:
         deletion_grace: float = 5.0,
         release_leadership: bool = True,
     ) -> None:
-        if source is None:
-            raise ConfigurationError(
-                "a Monitor cannot watch a cluster in this version; pass source=ManifestSource(folder, bus)"
-            )
         if isinstance(handler, MonitorEventHandlerFuncs) or handler is None:
             functions = handler or MonitorEventHandlerFuncs()
             self._hooks: Hooks = FunctionHooks(functions)
@@ -72,7 +77,8 @@ class Monitor:
             self._hooks = handler
             self._roles = (PROVISIONER, DISPATCHER) if roles is None else roles
         self.component = component
-        self._source = source
+        self._client = connect(master_url, kubeconfig) if source is None else None
+        self._given = source
         self._leadership = leadership
         self._grace = deletion_grace
         self._release = release_leadership
@@ -81,8 +87,10 @@ class Monitor:
         self._reconciler: Reconciler | None = None
         self._bus_told: Fingerprint | None = None
         self._bus_failure: Failure | None = None
+        self._refused: dict[Key, str] = {}
         self._first_pass: set[Key] | None = None
         self._settled = threading.Event()
+        self._said: tuple[str, ...] = ()
 
     # What others ask; reads only.
 
@@ -121,7 +129,7 @@ class Monitor:
     def problems(self) -> list[str]:
         """Why this monitor is not ready to serve; empty when it is."""
         if not self._settled.is_set():
-            return [Availability.UNSYNCED.value]
+            return [Availability.UNSYNCED.value, *(self._source.problems() if self._cache else ())]
         assert self._cache is not None
         if self._cache.bus is None:
             return [f"the bus {self._cache.reference} does not exist"]
@@ -169,6 +177,13 @@ class Monitor:
             stop: ends the monitor; hooks that are running are waited for.
         """
         reference = BusReference(bus_name, bus_namespace)
+        if self._given is not None:
+            self._source: Source = self._given
+        else:
+            assert self._client is not None
+            self._source = KubernetesSource(
+                self._client, reference, component=self.component, provisions=PROVISIONER in self._roles
+            )
         self._cache = Cache(reference)
         self._reconciler = Reconciler(
             self._hooks, self._cache, self._source, self._leadership, self._roles, deletion_grace=self._grace
@@ -179,13 +194,15 @@ class Monitor:
         while not self._source.synced.wait(0.05):
             if stop.is_set():
                 break
+            self._say_problems(unsynced=True)
         self._first_pass = self._keys(reference)
         for key in self._keys(reference):
             self._queue.add(key)
+        self._leadership.start(reference, self._roles, self._gained)
         for worker in workers:
             worker.start()
-        self._leadership.start(reference, self._roles, self._gained)
-        stop.wait()
+        while not stop.wait(_LOOK):
+            self._say_problems()
         self._queue.close()
         for worker in workers:
             worker.join()
@@ -216,6 +233,11 @@ class Monitor:
         while (key := self._queue.get()) is not None:
             try:
                 self._reconcile(key)
+            except ForbiddenError as error:
+                self._refused[key] = str(error)
+                delay = self._queue.add_failed(key)
+                reconciles.inc("temporary")
+                log.warning("a write is not allowed", key=str(key), delay=delay, detail=str(error))
             except TemporaryError as error:
                 delay = self._queue.add_failed(key)
                 reconciles.inc("temporary")
@@ -224,9 +246,11 @@ class Monitor:
                 delay = self._queue.add_failed(key)
                 reconciles.inc("error")
                 log.exception("a reconcile failed and will be tried again", key=str(key), delay=delay)
+            else:
+                self._refused.pop(key, None)
             finally:
-                self._queue.done(key)
-                self._passed(key)
+                if not self._queue.done(key):
+                    self._passed(key)
 
     def _reconcile(self, key: Key) -> None:
         assert self._reconciler is not None
@@ -270,7 +294,7 @@ class Monitor:
     def _write_bus_conditions(self, bus: AnyBus) -> None:
         assert self._reconciler is not None
         mine: list[Condition] = []
-        failure = self._bus_failure
+        failure = self._bus_failure or self._trouble()
         kinds: tuple[tuple[Role, str], ...] = ((PROVISIONER, "Provisioning"), (DISPATCHER, "Dispatching"))
         for role, kind in kinds:
             if self._reconciler.leads(role):
@@ -280,8 +304,8 @@ class Monitor:
                     mine.append(Condition(kind, "False", failure.reason, failure.message))
         if not mine:
             return
-        if self._reconciler.leads(PROVISIONER) and not self._source.is_cluster:
-            mine.append(Condition("Serviceable", "True", "Local"))
+        if self._reconciler.leads(PROVISIONER):
+            mine += self._source.reach(bus)
         known = {condition.type: condition for condition in (*bus.conditions, *mine)}
         parts = [known.get(kind) for kind in ("Serviceable", "Provisioning", "Dispatching")]
         bad = next((part for part in parts if part is not None and part.status == "False"), None)
@@ -293,9 +317,33 @@ class Monitor:
             ready = Condition("Ready", "Unknown", "RoleMissing", "no process provisions or none dispatches")
         self._source.write_conditions(bus, [*mine, ready])
 
+    def _problems(self) -> list[str]:
+        return [*self._source.problems(), *self._leadership.problems(), *list(self._refused.values())[:1]]
+
+    def _trouble(self) -> Failure | None:
+        """What keeps this process from its work although the driver took the bus."""
+        problems = self._problems()
+        return Failure((), "temporary", "NotInStep", "; ".join(problems), float("inf")) if problems else None
+
+    def _say_problems(self, *, unsynced: bool = False) -> None:
+        """Have the Bus's conditions say what keeps this process from its work, when that has changed."""
+        problems = tuple(self._problems())
+        if problems == self._said or self._cache is None:
+            return
+        bus = self._cache.bus
+        if not unsynced:
+            self._said = problems
+            self._queue.add(self._cache.reference)
+        elif bus is not None:
+            self._said = problems
+            # Nobody leads before everything has been read; what hinders that is the same for all who try.
+            text = "; ".join(problems)
+            with contextlib.suppress(TemporaryError):
+                self._source.write_conditions(bus, [Condition("Ready", "False", "NotInStep", text)])
+
     def _passed(self, key: Key) -> None:
-        """The monitor counts as synced when everything that existed at first has been reconciled once: before that,
-        a channel that exists would be answered like one that does not."""
+        """The monitor counts as synced when everything that existed at first has been reconciled once, and what that
+        changed as well: before that, a channel that exists would be answered like one that does not."""
         if self._settled.is_set() or self._first_pass is None:
             return
         self._first_pass.discard(key)

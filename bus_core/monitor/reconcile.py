@@ -8,8 +8,9 @@ from functools import partial
 from random import random
 
 from bus_core.conditions import Condition
-from bus_core.errors import ParameterError
+from bus_core.errors import ForbiddenError, ParameterError
 from bus_core.leadership import Leadership
+from bus_core.monitor.arguments import ignored_arguments, last_parameters
 from bus_core.monitor.cache import Cache
 from bus_core.monitor.handler import Hooks
 from bus_core.monitor.told import Failure, Fingerprint, Result, Told, ToldSubscription, attempt
@@ -144,8 +145,7 @@ class Reconciler:
         fingerprint: Fingerprint = (channel.uid, _frozen(parameters))
         if told.provisioned == fingerprint or self._waits(told, "", fingerprint):
             return
-        self._source.add_finalizer(channel, self.finalizer)
-        if not self.leads(PROVISIONER):
+        if not self._keep(channel, told, "", fingerprint) or not self.leads(PROVISIONER):
             return
         call = partial(self._hooks.provision, channel, parameters)
         if self._attempt(told, "", fingerprint, f"provision {channel.reference}", channel, call):
@@ -156,7 +156,7 @@ class Reconciler:
     def _write_channel_conditions(self, channel: Channel, told: Told) -> None:
         failure = told.failures.get("")
         works = told.provisioned is not None or channel.is_true("Provisioned")
-        note = self._ignored_arguments(channel)
+        note = ignored_arguments(self._hooks.declared, self._cache.bus, channel)
         if failure is None and told.provisioned is None:
             return  # its turn has not come
         if failure is None:
@@ -169,9 +169,11 @@ class Reconciler:
         else:
             conditions = [Condition("Provisioned", "False", failure.reason, failure.message)]
             ready = Condition("Ready", "False", failure.reason, failure.message)
-        if not self._source.is_cluster:
-            conditions += [Condition("Serviceable", "True", "Local"), Condition("Routeable", "True", "Local")]
-        self._source.write_conditions(channel, [*conditions, ready])
+        reached = self._source.reach(channel)
+        unreached = next((condition for condition in reached if condition.status == "False"), None)
+        if ready.status == "True" and unreached is not None:
+            ready = Condition("Ready", "False", unreached.reason, unreached.message)
+        self._source.write_conditions(channel, [*conditions, *reached, ready])
 
     def _subscriptions(self, reference: ChannelReference, channel: Channel, bus: AnyBus, told: Told) -> None:
         present = self._cache.subscriptions(reference)
@@ -189,8 +191,9 @@ class Reconciler:
 
     def _subscribe(self, channel: Channel, subscription: Subscription, bus: AnyBus, told: Told) -> None:
         name = subscription.name
-        if self.leads(DISPATCHER):
-            self._source.add_finalizer(subscription, self.finalizer)
+        unkept = None
+        if self.leads(DISPATCHER) and not self._keep(subscription, told, name, (subscription.uid, "finalizer")):
+            unkept = told.failures[name]  # events are dispatched all the same
         parameters = self._resolve("subscription", bus, subscription, told)
         if parameters is not None:
             delivery = effective_delivery(subscription, channel)
@@ -211,10 +214,12 @@ class Reconciler:
                     self._warn_of_ignored(subscription)
                     if self.leads(DISPATCHER):
                         self._source.record_event(subscription, SYNCED, "events are dispatched to the subscriber")
+        if unkept is not None:
+            told.failures.setdefault(name, unkept)
         if self.leads(DISPATCHER):
             failure = told.failures.get(name)
             reported = self._reports.get(subscription.reference)
-            note = self._ignored_arguments(subscription)
+            note = ignored_arguments(self._hooks.declared, self._cache.bus, subscription)
             if failure is not None:
                 condition = Condition("Dispatching", "False", failure.reason, failure.message)
             elif reported is not None:
@@ -264,9 +269,10 @@ class Reconciler:
             return False
         if channel.uid not in told.ended:
             if not told.parameters:
-                told.parameters = self._last_parameters(channel)
+                told.parameters = last_parameters(self._hooks.declared, self._cache.bus, channel)
             if not self._call_unprovision(channel, told):
                 return False
+        self._source.unreach(channel)
         self._source.remove_finalizer(channel, self.finalizer)
         told.ended.discard(channel.uid)
         return True
@@ -307,6 +313,22 @@ class Reconciler:
 
     # Shared.
 
+    def _keep(self, resource: Channel | Subscription, told: Told, name: str, fingerprint: Fingerprint) -> bool:
+        """Put our finalizer on a resource; False where that is not allowed, which its conditions then say."""
+        try:
+            self._source.add_finalizer(resource, self.finalizer)
+        except ForbiddenError as error:
+            before = told.failures.get(name)
+            until = self._clock() + error.retry_after
+            told.failures[name] = Failure(fingerprint, "temporary", "Forbidden", str(error), until)
+            if before is None or before.message != str(error):
+                self._source.record_event(resource, ERR_RESOURCE_SYNC, str(error), warning=True)
+            return False
+        failure = told.failures.get(name)
+        if failure is not None and failure.reason == "Forbidden":
+            del told.failures[name]
+        return True
+
     def _attempt(
         self, told: Told, name: str, fingerprint: Fingerprint, what: str, resource: Resource, call: Callable[[], None]
     ) -> bool:
@@ -342,26 +364,9 @@ class Reconciler:
             del told.failures[name]
         return resolved
 
-    def _ignored_arguments(self, resource: Channel | Subscription) -> str:
-        bus = self._cache.bus
-        scope: ParameterScope = "channel" if isinstance(resource, Channel) else "subscription"
-        declared = [*self._hooks.declared, *(bus.spec.parameters if bus else ())]
-        known = {parameter.name for parameter in declared if parameter.scope == scope}
-        unknown = sorted(set(resource.spec.arguments) - known)
-        return f"ignored, because nobody declares them: {', '.join(unknown)}" if unknown else ""
-
     def _warn_of_ignored(self, resource: Channel | Subscription) -> None:
-        if note := self._ignored_arguments(resource):
+        if note := ignored_arguments(self._hooks.declared, self._cache.bus, resource):
             log.warning("arguments are ignored", resource=str(resource.key), detail=note)
-
-    def _last_parameters(self, channel: Channel) -> ResolvedParameters:
-        """For an unprovision in a process that never provisioned: as good as can be known, and never an error."""
-        bus = self._cache.bus
-        try:
-            declared = bus.spec.parameters if bus else ()
-            return resolve_parameters("channel", self._hooks.declared, declared, arguments=channel.spec.arguments)[0]
-        except ParameterError:
-            return dict(channel.spec.arguments)
 
     def _summary(self, told: Told) -> tuple[Result, float | None]:
         now = self._clock()

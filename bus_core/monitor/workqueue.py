@@ -98,13 +98,15 @@ class WorkQueue(Generic[K]):
                     moments.append(deadline)
                 self._changed.wait(min(moments) - now if moments else None)
 
-    def done(self, key: K) -> None:
-        """The work on the key has ended."""
+    def done(self, key: K) -> bool:
+        """The work on the key has ended; whether it was added meanwhile, and so is queued again."""
         with self._changed:
             self._working.discard(key)
-            if key in self._dirty:
+            again = key in self._dirty
+            if again:
                 self._queue.append(key)
             self._changed.notify()
+            return again
 
     def close(self) -> None:
         """Hand out nothing more; every `get` returns None."""

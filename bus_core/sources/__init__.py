@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bus_core.conditions import Condition
-from bus_core.resources import Resource, ResourceKey
+from bus_core.resources import Channel, Resource, ResourceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class Source(Protocol):
     """Lists and watches the four kinds, and writes what a bus may write. Every method is thread-safe.
 
     What is written comes back through `on_change`, in every process that watches the same source. A write that meets a
-    newer version of the resource, or a source that does not answer, raises `TemporaryError`: reconcile again.
+    newer version of the resource, or a source that does not answer, raises `TemporaryError`: reconcile again. One that
+    the source does not allow raises `ForbiddenError`.
     """
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
@@ -39,9 +40,8 @@ class Source(Protocol):
     def synced(self) -> threading.Event:
         """Set once everything that exists has been reported."""
 
-    @property
-    def is_cluster(self) -> bool:
-        """Whether Services make channels reachable; without a cluster they are, with reason `Local`."""
+    def problems(self) -> list[str]:
+        """What keeps the source from seeing everything at the moment, a sentence each; empty when nothing does."""
 
     def add_finalizer(self, resource: Resource, finalizer: str) -> None:
         """Keep the resource from vanishing before `remove_finalizer`. Idempotent."""
@@ -54,6 +54,16 @@ class Source(Protocol):
 
         Nothing is written when nothing changes, or when the resource is gone or another one has taken its name.
         """
+
+    def reach(self, resource: Resource) -> Sequence[Condition]:
+        """Make a channel or a bus reachable by name, and say if it is: `Serviceable`, for a channel `Routeable` too.
+
+        In a cluster Services do that; without one, whoever reaches the process reaches its channels: reason `Local`.
+        Never raises: what goes wrong is in the conditions.
+        """
+
+    def unreach(self, channel: Channel) -> None:
+        """Take back what `reach` made for a channel that is going. Never raises."""
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         """Say something about the resource where its owner will look. Never raises."""

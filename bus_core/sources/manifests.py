@@ -17,7 +17,7 @@ from bus_core.conditions import Condition, merge_conditions
 from bus_core.crds.validation import changed_immutable
 from bus_core.errors import TemporaryError
 from bus_core.references import BusReference
-from bus_core.resources import Resource, ResourceKey, from_object
+from bus_core.resources import Channel, Resource, ResourceKey, from_object
 from bus_core.sources import Change, OnChange
 from bus_core.sources.document import Document, Folder, read_folder
 from bus_core.sources.state import Entry, Object, StateDirectory, default_state_dir
@@ -50,8 +50,6 @@ class ManifestSource:
     Raises:
         ConfigurationError: the state directory cannot be used.
     """
-
-    is_cluster = False
 
     def __init__(
         self,
@@ -130,6 +128,16 @@ class ManifestSource:
             return True
 
         self._change(resource, merge)
+
+    def reach(self, resource: Resource) -> Sequence[Condition]:
+        kinds = ("Serviceable", "Routeable") if isinstance(resource, Channel) else ("Serviceable",)
+        return [Condition(kind, "True", "Local") for kind in kinds]
+
+    def unreach(self, channel: Channel) -> None:
+        """Nothing was made."""
+
+    def problems(self) -> list[str]:
+        return []  # a broken file is a complaint of its own, and what it held before stays
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         key = (resource.key, reason)

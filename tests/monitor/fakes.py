@@ -30,8 +30,6 @@ from bus_core.sources import Change, OnChange
 class FakeSource:
     """Holds resources; a deleted one stays while it has finalizers. Reports at once, on the writer's thread."""
 
-    is_cluster = False
-
     def __init__(self) -> None:
         self.synced = threading.Event()
         self.objects: dict[ResourceKey, Resource] = {}
@@ -91,6 +89,16 @@ class FakeSource:
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         self.events.append((str(resource.key), reason, message))
+
+    def reach(self, resource: Resource) -> Sequence[Condition]:
+        kinds = ("Serviceable", "Routeable") if isinstance(resource, Channel) else ("Serviceable",)
+        return [Condition(kind, "True", "Local") for kind in kinds]
+
+    def unreach(self, channel: Channel) -> None:
+        pass
+
+    def problems(self) -> list[str]:
+        return []
 
     def _change(self, resource: Resource, change: Callable[[Resource], Resource]) -> bool:
         with self._lock:
@@ -176,6 +184,9 @@ class FakeLeadership:
 
     def held(self, role: Role) -> bool:
         return role in self.roles
+
+    def problems(self) -> list[str]:
+        return []
 
     def release(self) -> None:
         self.released = True

@@ -107,9 +107,11 @@ def test_a_bus_that_is_not_taken_is_tried_again_while_channels_go_on() -> None:
         wait_for(lambda: monitor.problems() == [])
 
 
-def test_without_a_source_it_says_what_to_pass() -> None:
-    with pytest.raises(ConfigurationError, match="ManifestSource"):
-        Monitor("test", "https://127.0.0.1:6443", handler=MonitorEventHandlerFuncs())
+def test_outside_a_cluster_it_says_what_to_give() -> None:
+    with pytest.raises(ConfigurationError, match="--kubeconfig"):
+        Monitor("test", handler=MonitorEventHandlerFuncs())
+    with pytest.raises(ConfigurationError, match="no such file"):
+        Monitor("test", "", "/nowhere/kubeconfig", handler=MonitorEventHandlerFuncs())
 
 
 @pytest.mark.parametrize("release", [True, False])

@@ -1,0 +1,31 @@
+"""Where the API server keeps what a bus uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One resource of the API. Without a namespace a path means all namespaces, or a cluster-scoped resource."""
+
+    group: str
+    version: str
+    resource: str
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        parts = [root, f"namespaces/{namespace}" if namespace else "", self.resource, name, subresource]
+        return "/".join(part for part in parts if part)
+
+    def __str__(self) -> str:
+        return f"{self.resource}.{self.group}" if self.group else self.resource
+
+
+BUSES = Api("channels.knative.dev", "v1alpha1", "buses")
+CLUSTER_BUSES = Api("channels.knative.dev", "v1alpha1", "clusterbuses")
+CHANNELS = Api("channels.knative.dev", "v1alpha1", "channels")
+SUBSCRIPTIONS = Api("channels.knative.dev", "v1alpha1", "subscriptions")
+SERVICES = Api("", "v1", "services")
+EVENTS = Api("events.k8s.io", "v1", "events")
+LEASES = Api("coordination.k8s.io", "v1", "leases")

@@ -1,0 +1,80 @@
+"""What a bus needs in a cluster, as objects: the base that kustomize reads, made out for one bus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from bus_core import crds
+
+Object = dict[str, Any]
+
+_FILES = ("account.yaml", "workload.yaml")
+_BUS, _NAMESPACE = "demo", "default"  # what the base is written for
+
+
+def objects(*, bus: str, namespace: str, driver: str, image: str, cluster: bool = False) -> Iterator[Object]:
+    """Every object but the Bus itself.
+
+    Args:
+        bus: its name. namespace: of the Bus and its pods. driver: an entry point's name. image: of the pods.
+        cluster: whether it is a ClusterBus, which needs rights in all namespaces.
+    """
+    yield from yaml.safe_load_all(crds.text())
+    folder = resources.files(__name__)
+    for name in _FILES:
+        for item in yaml.safe_load_all((folder / name).read_text(encoding="utf-8")):
+            made = _made_out(item, bus, namespace)
+            if made["kind"] == "Deployment":
+                _set_pods(made, driver, image, cluster=cluster)
+            if cluster and made["kind"] in ("Role", "RoleBinding"):
+                yield from _widened(made, bus, namespace)
+            else:
+                yield made
+
+
+def text(**what: Any) -> str:
+    """`objects` as one YAML stream, ready for `kubectl apply -f -`."""
+    return yaml.safe_dump_all(objects(**what), sort_keys=False, width=120)
+
+
+def _made_out(value: Any, bus: str, namespace: str) -> Any:
+    """The base with the names of this bus in it."""
+    if isinstance(value, dict):
+        return {key: _made_out(inner, bus, namespace) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_made_out(inner, bus, namespace) for inner in value]
+    names = {_BUS: bus, f"{_BUS}-bus": f"{bus}-bus", _NAMESPACE: namespace}
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _set_pods(deployment: Object, driver: str, image: str, *, cluster: bool) -> None:
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container["image"] = image
+    if cluster:
+        container["env"] = [entry for entry in container["env"] if entry["name"] != "BUS_NAMESPACE"]
+    for entry in container["env"]:
+        if entry["name"] == "BUS_DRIVER":
+            entry["value"] = driver
+
+
+def _widened(item: Object, bus: str, namespace: str) -> Iterator[Object]:
+    """For a ClusterBus: the same rights in all namespaces, but for the Leases, which stay where the pods are."""
+    meta = {**item["metadata"], "name": f"{namespace}-{bus}-bus"}
+    del meta["namespace"]
+    if item["kind"] == "RoleBinding":
+        yield {**item, "kind": "ClusterRoleBinding", "metadata": meta} | {
+            "roleRef": {**item["roleRef"], "kind": "ClusterRole", "name": meta["name"]}
+        }
+        yield item
+        return
+    leases = [rule for rule in item["rules"] if "leases" in rule["resources"]]
+    others = [rule for rule in item["rules"] if "leases" not in rule["resources"]]
+    renamed = [
+        {**rule, "resources": [name.replace("buses", "clusterbuses") for name in rule["resources"]]} for rule in others
+    ]
+    yield {**item, "kind": "ClusterRole", "metadata": meta, "rules": renamed}
+    yield {**item, "rules": leases}
