@@ -106,7 +106,7 @@ class Host:
         forwarded = ForwardedHeaders(name for name in settings.forward_headers.split(",") if name.strip())
         self._dispatcher = MessageDispatcher(forwarded=forwarded, local=self._local)
         limits = LaneLimits(settings.lane_events, settings.lane_bytes, settings.lane_in_flight, settings.stall_after)
-        self.delivery = Delivery(self._dispatcher, limits=limits)
+        self.delivery = Delivery(self._dispatcher, limits=limits, report=self._subscriber_report)
         context = DriverContext(
             bus=what.bus,
             settings=what.driver_settings,
@@ -183,6 +183,9 @@ class Host:
 
     def _report(self, subscription: SubscriptionReference, reason: str = "", message: str = "") -> None:
         self.monitor.report(subscription, reason, message)
+
+    def _subscriber_report(self, subscription: SubscriptionReference, reason: str, message: str) -> None:
+        self.monitor.report(subscription, reason, message, reporter="delivery")
 
     def _receive(self, channel: ChannelReference, message: Message) -> None:
         self._driver.receive(channel, message, self._admit(channel))

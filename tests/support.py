@@ -192,20 +192,24 @@ def raw(address: str, data: bytes, *, shut: bool = False, timeout: float = 5.0) 
 
 
 class BusProcess:
-    """`bus run` as a process of its own, with its log read line by line."""
+    """`bus run` as a process of its own, with its log read line by line; on a folder unless the arguments name a
+    cluster."""
 
     def __init__(
         self,
-        manifests: Path,
-        state: Path,
+        manifests: Path | None,
+        state: Path | None,
         *arguments: str,
         bus: str = "default/demo",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
+        self.namespace = bus.rpartition("/")[0] or "default"
         self.events = f"127.0.0.1:{free_port()}"
         self.admin = f"127.0.0.1:{free_port()}"
-        command = [str(BUS), "run", "--bus", bus, "--manifests", str(manifests), "--state-dir", str(state)]
+        command = [str(BUS), "run", "--bus", bus]
+        if manifests is not None:
+            command += ["--manifests", str(manifests), "--state-dir", str(state)]
         command += ["--bind", self.events, "--admin-bind", self.admin, *arguments]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, **(env or {})}
@@ -226,12 +230,12 @@ class BusProcess:
         return False
 
     def send(self, channel: str, body: bytes = b"x", **headers: str) -> Response:
-        return request(self.events, host=f"{channel}.default", body=body, **headers)
+        return request(self.events, host=f"{channel}.{self.namespace}", body=body, **headers)
 
     def wait_served(self, *channels: str) -> BusProcess:
         """Until the log of every worker says that these channels take events."""
         for name in channels:
-            served = lambda name=name: len(self.says("serving", f"default/{name}")) >= self.workers  # noqa: E731
+            served = lambda name=name: len(self.says("serving", f"{self.namespace}/{name}")) >= self.workers  # noqa: E731
             wait_for(served, 15, f"{name} is served")
         return self
 

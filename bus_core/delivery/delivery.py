@@ -44,6 +44,8 @@ class Delivery:
         prompt_threads: how many threads prompt subscribers share.
         max_threads: how many there are at most, those that wait for a hung subscriber included.
         jitter: the source of jitter in [0, 1).
+        report: told when a subscription's events are given up (a reason, and what was the matter), and when one has
+            arrived again (an empty reason).
 
     Every method is thread-safe; `publish` and `submit` never block.
     """
@@ -56,6 +58,7 @@ class Delivery:
         prompt_threads: int = 16,
         max_threads: int = 256,
         jitter: Callable[[], float] = random.random,
+        report: Callable[[SubscriptionReference, str, str], None] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._limits = limits or LaneLimits()
@@ -66,6 +69,7 @@ class Delivery:
         self._sinks: dict[tuple[str, str], Lane] = {}
         self._by_channel: dict[ChannelReference, tuple[Lane, ...]] = {}
         self._reasons: dict[tuple[str, str], str] = {}
+        self._tell = report
         self._refusing = False
         self._deadline = float("inf")  # of the drain
         self._given_up = 0
@@ -188,6 +192,8 @@ class Delivery:
         if verdict is DONE:
             board.finish(item, now, success=True)
             letter = item.leg is Leg.LETTER
+            if not letter:
+                source.trouble = ""
             source.count("dead_lettered" if letter else "delivered")
             if item.future is not None:
                 callbacks = [partial(_resolve, item.future, Outcome.DEAD_LETTERED if letter else Outcome.DELIVERED)]
@@ -216,6 +222,8 @@ class Delivery:
     def _give_up(self, item: Item, verdict: Verdict, now: float) -> list[Callback]:
         assert verdict.error is not None
         self._reasons[item.source.name, reason(verdict.error)] = str(verdict.error)
+        if not verdict.final:
+            item.source.trouble = str(verdict.error)
         if verdict.letter is not None:
             message, parcel = verdict.letter
             sink = self._sink(item.source)
@@ -299,6 +307,9 @@ class Delivery:
         for lane in lanes:
             if lane.counts:
                 self._report(lane)
+            if bool(lane.trouble) != lane.told and self._tell is not None and lane.target is not None:
+                lane.told = bool(lane.trouble)
+                self._tell(lane.target.subscription, "SubscriberFailing" if lane.told else "", lane.trouble)
             if lane.events != lane.shown:  # with thousands of lanes, most are as they were
                 lane.shown = lane.events
                 telemetry.lane_depth.set(lane.shown, lane.name)

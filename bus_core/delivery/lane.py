@@ -125,6 +125,8 @@ class Lane:
         self.last_success = float("-inf")
         self.quiet_since = now  # the last moment at which it was empty or had a success
         self.toll = 0.0  # CPU seconds of its last exchange if that failed, else 0
+        self.trouble = ""  # why events were given up since the last success
+        self.told = False  # whether `trouble` has been reported
         self.routes: dict[str, Any] = {}  # destinations made ready; emptied by a failure, so that it is routed anew
         self.counts: dict[tuple[str, ...], int] = {}
         self.shown = 0  # the depth that telemetry was last told

@@ -151,8 +151,10 @@ class Monitor:
             self._reconciler.again(subscription.reference)
             self._queue.add(subscription.channel)
 
-    def report(self, subscription: SubscriptionReference, reason: str = "", message: str = "") -> None:
-        """A driver says how a subscription is. See `bus_core.hookspecs.Report`."""
+    def report(
+        self, subscription: SubscriptionReference, reason: str = "", message: str = "", *, reporter: str = "driver"
+    ) -> None:
+        """Say how a subscription is; see `bus_core.hookspecs.Report`. Nobody takes back what another reporter said."""
         if self._reconciler is None:
             return
         (log.warning if reason else log.info)(
@@ -161,7 +163,7 @@ class Monitor:
             reason=reason,
             detail=message,
         )
-        channel = self._reconciler.report(subscription, reason, message)
+        channel = self._reconciler.report(subscription, reason, message, reporter)
         if channel is not None:
             self._queue.add(channel)
 

@@ -66,7 +66,7 @@ class Reconciler:
         self._jitter = jitter
         self._told: dict[ChannelReference, Told] = {}
         self._again: set[SubscriptionReference] = set()
-        self._reports: dict[SubscriptionReference, tuple[str, str]] = {}
+        self._reports: dict[SubscriptionReference, dict[str, tuple[str, str]]] = {}
         self.finalizer = f"bus-core/{cache.reference.name}"
         self.views: dict[ChannelReference, ChannelView] = {}
 
@@ -77,12 +77,12 @@ class Reconciler:
         """Tell `subscribe` once more at the next reconcile, although nothing differs."""
         self._again.add(subscription)
 
-    def report(self, subscription: SubscriptionReference, reason: str, message: str) -> ChannelReference | None:
-        """Keep what the driver says of a subscription, for its conditions; the channel to reconcile, if it is known."""
-        if reason:
-            self._reports[subscription] = (reason, message)
-        else:
-            self._reports.pop(subscription, None)
+    def report(
+        self, subscription: SubscriptionReference, reason: str, message: str, reporter: str
+    ) -> ChannelReference | None:
+        """Keep what is said of a subscription, for its conditions; the channel to reconcile, if it is known."""
+        said = {name: what for name, what in self._reports.get(subscription, {}).items() if name != reporter}
+        self._reports[subscription] = said | ({reporter: (reason, message)} if reason else {})
         for reference, view in list(self.views.items()):
             if reference.namespace == subscription.namespace and subscription.name in view.subscriptions:
                 return reference
@@ -218,12 +218,15 @@ class Reconciler:
             told.failures.setdefault(name, unkept)
         if self.leads(DISPATCHER):
             failure = told.failures.get(name)
-            reported = self._reports.get(subscription.reference)
+            reported = next(iter(self._reports.get(subscription.reference, {}).values()), None)
             note = ignored_arguments(self._hooks.declared, self._cache.bus, subscription)
             if failure is not None:
                 condition = Condition("Dispatching", "False", failure.reason, failure.message)
             elif reported is not None:
                 condition = Condition("Dispatching", "False", *reported)
+                before = subscription.condition("Dispatching")
+                if before is None or before.reason != reported[0]:
+                    self._source.record_event(subscription, ERR_RESOURCE_SYNC, ": ".join(reported), warning=True)
             else:
                 condition = Condition("Dispatching", "True", "Dispatching", note)
             ready = Condition("Ready", condition.status, condition.reason, condition.message)
@@ -274,7 +277,6 @@ class Reconciler:
                 return False
         self._source.unreach(channel)
         self._source.remove_finalizer(channel, self.finalizer)
-        told.ended.discard(channel.uid)
         return True
 
     def _call_unprovision(self, channel: Channel, told: Told) -> bool:
@@ -296,7 +298,6 @@ class Reconciler:
             if subscription.uid not in told.ended and not self._unsubscribe(channel, subscription, told):
                 return
             self._source.remove_finalizer(subscription, self.finalizer)
-            told.ended.discard(subscription.uid)
 
     def _unsubscribe(self, channel: Channel, subscription: Subscription, told: Told) -> bool:
         fingerprint: Fingerprint = (subscription.uid, "unsubscribe")

@@ -202,8 +202,13 @@ class _Construct:
 
 _scalars = yaml.SafeLoader("")
 
+# Booleans of YAML 1.1 that PyYAML takes for text and kubectl does not: here and there the same must be refused.
+_LETTERS = {"y": True, "Y": True, "n": False, "N": False}
+
 
 def _scalar(node: yaml.Node) -> Any:
     if node.tag == "tag:yaml.org,2002:timestamp":
         return node.value  # a date without quotes is text, as it is to the API server
+    if node.value in _LETTERS and not node.style and node.tag == "tag:yaml.org,2002:str":
+        return _LETTERS[node.value]
     return _scalars.construct_object(node)

@@ -88,7 +88,7 @@ def test_a_change_of_the_spec_counts_a_generation(folder: Path, tmp_path: Path) 
         before = watcher.channel("a")
         assert before is not None
         assert before.uid
-        write(folder / "a.yaml", channel("a", arguments=[{"name": "n", "value": "1"}]))
+        write(folder / "a.yaml", channel("a", arguments=[{"name": "size", "value": "1"}]))
         after = wait_for(lambda: (c := watcher.channel("a")) and c.spec.arguments and c)
         assert isinstance(after, Channel)
         assert after.uid == before.uid
@@ -149,7 +149,7 @@ def test_editors_and_mounts_that_swap_files_delete_nothing(folder: Path, tmp_pat
     first, second = tmp_path / "v1", tmp_path / "v2"
     for number, version in enumerate((first, second)):
         version.mkdir()
-        write(version / "a.yaml", channel("a", arguments=[{"name": "n", "value": str(number)}]))
+        write(version / "a.yaml", channel("a", arguments=[{"name": "size", "value": str(number)}]))
     (folder / "..data").symlink_to(first)
     (folder / "a.yaml").symlink_to(folder / "..data" / "a.yaml")
     with watching(folder, tmp_path / "state") as watcher:
@@ -157,11 +157,11 @@ def test_editors_and_mounts_that_swap_files_delete_nothing(folder: Path, tmp_pat
         assert one is not None
         (folder / "..new").symlink_to(second)
         (folder / "..new").replace(folder / "..data")
-        wait_for(lambda: (c := watcher.channel("a")) and c.spec.arguments == {"n": "1"}, 5)
-        write(tmp_path / "temporary", channel("a", arguments=[{"name": "n", "value": "2"}]))
+        wait_for(lambda: (c := watcher.channel("a")) and c.spec.arguments == {"size": "1"}, 5)
+        write(tmp_path / "temporary", channel("a", arguments=[{"name": "size", "value": "2"}]))
         (folder / "a.yaml").unlink()
         (tmp_path / "temporary").replace(folder / "a.yaml")
-        two = wait_for(lambda: (c := watcher.channel("a")) and c.spec.arguments == {"n": "2"} and c)
+        two = wait_for(lambda: (c := watcher.channel("a")) and c.spec.arguments == {"size": "2"} and c)
         assert isinstance(two, Channel)
         assert two.uid == one.uid
         assert not [change for change in watcher.changes if change.resource is None or change.resource.deleted]
