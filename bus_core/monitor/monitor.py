@@ -333,12 +333,12 @@ class Monitor:
         if problems == self._said or self._cache is None:
             return
         bus = self._cache.bus
-        if not unsynced:
+        if not (unsynced or self._leadership.problems()):
             self._said = problems
             self._queue.add(self._cache.reference)
         elif bus is not None:
             self._said = problems
-            # Nobody leads before everything has been read; what hinders that is the same for all who try.
+            # Nobody may lead before everything has been read, or without a Lease; what hinders that hinders all.
             text = "; ".join(problems)
             with contextlib.suppress(TemporaryError):
                 self._source.write_conditions(bus, [Condition("Ready", "False", "NotInStep", text)])

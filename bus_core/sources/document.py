@@ -209,6 +209,6 @@ _LETTERS = {"y": True, "Y": True, "n": False, "N": False}
 def _scalar(node: yaml.Node) -> Any:
     if node.tag == "tag:yaml.org,2002:timestamp":
         return node.value  # a date without quotes is text, as it is to the API server
-    if node.value in _LETTERS and not node.style and node.tag == "tag:yaml.org,2002:str":
+    if node.value in _LETTERS and not getattr(node, "style", None) and node.tag == "tag:yaml.org,2002:str":
         return _LETTERS[node.value]
     return _scalars.construct_object(node)

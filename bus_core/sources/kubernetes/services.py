@@ -53,6 +53,7 @@ class Services:
         self._bus = bus
         self._known: dict[ChannelReference, _Known] = {}
         self._has_front = False
+        self._said: dict[ChannelReference, str] = {}
         self._lock = threading.Lock()
 
     def take(self, event: str, item: dict[str, Any]) -> ChannelReference | None:
@@ -101,7 +102,11 @@ class Services:
             if error.status == 409 and known is None:
                 name = f"{channel.name}{CHANNEL_SERVICE_SUFFIX}"
                 text = f"a Service {name} exists that is not this bus's; delete it, or rename it"
+            if self._said.get(channel.reference) != text:
+                self._said[channel.reference] = text
+                log.warning("a channel has no Service", channel=str(channel.reference), reason=reason, detail=text)
             return Condition("Serviceable", "False", reason, text)
+        self._said.pop(channel.reference, None)
         with self._lock:
             self._known[channel.reference] = _read(answer)
         return Condition("Serviceable", "True", "ServiceExists")
@@ -121,6 +126,7 @@ class Services:
         except ApiError as error:
             if error.status != 404:
                 log.warning("a channel's Service is left", channel=str(channel.reference), detail=str(error))
+        self._said.pop(channel.reference, None)
         with self._lock:
             self._known.pop(channel.reference, None)
 

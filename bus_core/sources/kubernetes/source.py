@@ -233,7 +233,7 @@ class _Written:
 def as_error(error: ApiError, resource: Resource) -> TemporaryError:
     """What a refused write means for a reconcile."""
     if error.status == 403:
-        return ForbiddenError(str(error), retry_after=30.0)
+        return ForbiddenError(str(error), retry_after=5.0)
     after = error.retry_after or (0.0 if error.status == 409 else 1.0)
     return TemporaryError(f"{resource.key}: {error}", retry_after=after)
 
