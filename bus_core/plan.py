@@ -70,6 +70,7 @@ class FromCluster:
     service: ServiceName
     namespace: str
     watch_timeout: float
+    lease_duration: float
 
     def source(self, bus: BusReference, roles: Sequence[Role]) -> Source:
         return KubernetesSource(
@@ -81,7 +82,7 @@ class FromCluster:
         )
 
     def leadership(self, bus: BusReference) -> Leadership:
-        return LeaseLock(self.connect(), self.namespace)
+        return LeaseLock(self.connect(), self.namespace, duration=self.lease_duration)
 
     def connect(self) -> ClusterClient:
         return connect(self.master, self.kubeconfig)
@@ -158,6 +159,7 @@ def _from_cluster(settings: Settings, given: Mapping[str, Mapping[str, str]]) ->
         ServiceName(service or f"{reference.name}-bus", namespace or own),
         own,
         settings.watch_timeout,
+        settings.lease_duration,
     )
     client = origin.connect()  # to hear now, and once, if it cannot be used
     name = settings.driver or _driver_in_cluster(client, reference)

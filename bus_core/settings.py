@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     watch_timeout: float = Field(
         70.0, gt=0, description="Seconds without a byte until a watch of the API server counts as lost."
     )
+    lease_duration: float = Field(
+        10.0, ge=1, description="Seconds after which another host leads where a leader in a cluster has died."
+    )
     driver: str = Field("", description="Driver to use where the Bus does not name one.")
     role: Literal["all", "provisioner", "dispatcher"] = Field("all", description="Which roles this process plays.")
     bind: str = Field("127.0.0.1:8080", description="HOST:PORT to receive events on.")

@@ -6,10 +6,15 @@ import textwrap
 from pathlib import Path
 
 RECORDING = '''
-"""A driver that writes down every call, one line each: process id, hook, what it was about."""
+"""A driver that writes down every call, one line each: process id, hook, what it was about, its uid, the moment."""
 import os
 import threading
+import time
 from bus_core import hookimpl
+
+
+def _what(resource):
+    return resource.uid + str(sorted(resource.spec.arguments.items())).replace(" ", "")
 
 
 class RecordingBus:
@@ -24,9 +29,9 @@ class RecordingBus:
         stopping.wait()
         self._record("stopping", "")
 
-    def _record(self, hook, what):
+    def _record(self, hook, what, uid="-"):
         with open(os.environ["RECORD"], "a") as file:
-            file.write(f"{os.getpid()} {hook} {what}\\n")
+            file.write(f"{os.getpid()} {hook} {what} {uid} {time.monotonic()}\\n")
 
     @hookimpl
     def sync_bus(self, bus):
@@ -34,19 +39,19 @@ class RecordingBus:
 
     @hookimpl
     def provision(self, channel):
-        self._record("provision", channel.name)
+        self._record("provision", channel.name, _what(channel))
 
     @hookimpl
     def unprovision(self, channel):
-        self._record("unprovision", channel.name)
+        self._record("unprovision", channel.name, _what(channel))
 
     @hookimpl
-    def subscribe(self, subscription):
-        self._record("subscribe", subscription.name)
+    def subscribe(self, channel, subscription):
+        self._record("subscribe", subscription.name, _what(channel) + _what(subscription))
 
     @hookimpl
     def unsubscribe(self, subscription):
-        self._record("unsubscribe", subscription.name)
+        self._record("unsubscribe", subscription.name, _what(subscription))
 
     @hookimpl
     def receive(self, channel, message):

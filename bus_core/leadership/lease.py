@@ -24,11 +24,11 @@ from bus_core.telemetry import get_logger
 DURATION = 10.0
 """Seconds after which a record that nobody renews is over."""
 
-DEADLINE = 7.0
-"""Seconds after its last renewal from which a leader no longer leads; well before others may."""
+DEADLINE = 0.7
+"""The part of that after whose last renewal a leader no longer leads; well before others may."""
 
-RETRY = 1.0
-"""Seconds between two looks at the record, by leader and candidate alike."""
+RETRY = 0.1
+"""The part of that between two looks at the record, by leader and candidate alike."""
 
 log = get_logger(__name__)
 
@@ -38,6 +38,7 @@ class LeaseLock:
 
     Args:
         namespace: where the Leases are.
+        duration: seconds after which a record that nobody renews is over; whole ones.
         identity: of this process among all that compete; made up if not given.
     """
 
@@ -46,11 +47,13 @@ class LeaseLock:
         client: ClusterClient,
         namespace: str,
         *,
+        duration: float = DURATION,
         identity: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._namespace = namespace
+        self._duration = float(round(duration))
         self._identity = identity or f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
         self._clock = clock
         self._until: dict[Role, float] = {}
@@ -61,7 +64,8 @@ class LeaseLock:
     def start(self, bus: BusReference, roles: Collection[Role], on_gain: Callable[[Role], None]) -> None:
         for role in roles:
             kind = "bus" if bus.namespace else "clusterbus"
-            record = _Record(self._client, self._namespace, f"{kind}-{bus.name}-{role}", self._identity, self._clock)
+            name = f"{kind}-{bus.name}-{role}"
+            record = _Record(self._client, self._namespace, name, self._identity, self._duration, self._clock)
             thread = threading.Thread(
                 target=self._compete, args=(role, record, on_gain), name=f"lease {role}", daemon=True
             )
@@ -90,12 +94,12 @@ class LeaseLock:
                 self._problems.pop(role, None)
                 before = self.held(role)
                 if leads:
-                    self._until[role] = asked + DEADLINE
+                    self._until[role] = asked + DEADLINE * self._duration
                     if not before:
                         on_gain(role)
                 elif self._until.pop(role, None) is not None:
                     log.warning("no longer leading", role=role, leader=record.holder)
-            self._released.wait(RETRY)
+            self._released.wait(RETRY * self._duration)
         if self._until.pop(role, None) is not None:
             try:
                 record.give_up()
@@ -112,13 +116,20 @@ class _Record:
     """One Lease object, as this process sees it. For one thread."""
 
     def __init__(
-        self, client: ClusterClient, namespace: str, name: str, identity: str, clock: Callable[[], float]
+        self,
+        client: ClusterClient,
+        namespace: str,
+        name: str,
+        identity: str,
+        duration: float,
+        clock: Callable[[], float],
     ) -> None:
         self.holder = ""
         self._client = client
         self._namespace = namespace
         self._name = name
         self._identity = identity
+        self._duration = duration
         self._clock = clock
         self._object: dict[str, Any] | None = None
         self._seen: tuple[Any, ...] = ()
@@ -142,7 +153,7 @@ class _Record:
     @property
     def _lasts(self) -> float:
         spec = (self._object or {}).get("spec") or {}
-        return float(spec.get("leaseDurationSeconds") or DURATION)
+        return float(spec.get("leaseDurationSeconds") or self._duration)
 
     def _read(self) -> None:
         try:
@@ -170,7 +181,7 @@ class _Record:
         spec = dict(lease.get("spec") or {})
         if holder and self.holder != holder:
             spec |= {"acquireTime": now, "leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1}
-        spec |= {"holderIdentity": holder, "leaseDurationSeconds": round(DURATION), "renewTime": now}
+        spec |= {"holderIdentity": holder, "leaseDurationSeconds": round(self._duration), "renewTime": now}
         wanted = {**lease, "spec": spec}
         try:
             if self._object is None:

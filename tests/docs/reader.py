@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.support import ROOT, free_port, request, wait_for
 
-SERVED = ("kafka.md",)
+SERVED = ("kafka.md", "kubernetes.md")
 """Pages whose blocks need real servers; the end-to-end tests follow them."""
 
 PORTS = ("8080", "9090", "8090")

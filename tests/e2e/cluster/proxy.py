@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
 import threading
 import time
@@ -42,8 +44,9 @@ class Proxy:
         """From now on answer so; watches under way are cut."""
         self.mood = mood
         for connection in list(self._streams):
-            if connection.sock is not None:
-                connection.sock.shutdown(2)
+            with contextlib.suppress(OSError):  # it ends by itself this moment
+                if connection.sock is not None:
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     def reads(self, kind: str, since: float) -> int:
         """Lists and watches of a kind since a moment."""

@@ -1,0 +1,96 @@
+"""The Lease: taken, kept, lost and given back, judged by the local clock alone."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from bus_core.cluster import ClusterClient
+from bus_core.leadership.lease import LeaseLock
+from bus_core.references import BusReference
+from tests.cluster.fakes import Response
+from tests.support import wait_for
+
+BUS = BusReference("demo", "shop")
+
+
+class Store:
+    """One Lease as an API server keeps it: every write is on a version."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.down = False
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, connect: float, read: float
+    ) -> Any:
+        with self._lock:
+            if self.down:
+                raise OSError("down")
+            if method == "GET":
+                return Response(200, self.lease) if self.lease else Response(404, {"reason": "NotFound"})
+            wanted = json.loads(body or b"{}")
+            version = self.lease["metadata"]["resourceVersion"] if self.lease else ""
+            if wanted["metadata"].get("resourceVersion", "") != version:
+                return Response(409, {"reason": "Conflict"})
+            wanted["metadata"]["resourceVersion"] = str(int(version or 0) + 1)
+            self.lease = wanted
+            return Response(200, wanted)
+
+    @property
+    def holder(self) -> str:
+        return str(self.lease["spec"]["holderIdentity"]) if self.lease else ""
+
+
+def compete(store: Store, name: str) -> tuple[LeaseLock, list[str]]:
+    gained: list[str] = []
+    lock = LeaseLock(ClusterClient(store), "shop", duration=1, identity=name)
+    lock.start(BUS, ["provisioner"], gained.append)
+    return lock, gained
+
+
+def test_one_leads_and_the_next_follows_at_once_when_it_is_given_back() -> None:
+    store = Store()
+    one, gained = compete(store, "one")
+    wait_for(lambda: one.held("provisioner"))
+    two, _ = compete(store, "two")
+    assert gained == ["provisioner"]
+    assert not one.held("dispatcher")
+    threading.Event().wait(1.5)  # longer than the record lasts unrenewed
+    assert one.held("provisioner")
+    assert not two.held("provisioner")
+    one.release()
+    assert not one.held("provisioner")
+    wait_for(lambda: two.held("provisioner"), 0.8)
+    two.release()
+    assert store.holder == ""
+
+
+def test_without_renewal_the_leader_stops_before_another_may_start() -> None:
+    store = Store()
+    one, _ = compete(store, "one")
+    wait_for(lambda: one.held("provisioner"))
+    store.down = True
+    wait_for(lambda: not one.held("provisioner"), 1.5)
+    assert "down" in one.problems()[0]
+    store.down = False
+    wait_for(lambda: one.held("provisioner"))
+    assert one.problems() == []
+    one.release()
+
+
+def test_a_leader_that_is_gone_is_followed_when_its_record_has_not_moved_for_its_duration() -> None:
+    store = Store()
+    store.lease = {
+        "metadata": {"resourceVersion": "5", "name": "bus-demo-provisioner"},
+        "spec": {"holderIdentity": "gone", "leaseDurationSeconds": 1, "renewTime": "2099-01-01T00:00:00.000000Z"},
+    }
+    two, _ = compete(store, "two")
+    threading.Event().wait(0.5)  # half of it
+    assert not two.held("provisioner")
+    wait_for(lambda: two.held("provisioner"), 2)
+    assert store.lease["spec"]["leaseTransitions"] == 1
+    two.release()
