@@ -30,6 +30,7 @@ test: $(STAMP) ## the tests, in under three minutes
 	@$(BIN)/pytest -m "not soak"
 
 e2e: $(STAMP) ## the tests that bring real servers of other kinds
+	@$(BIN)/python -m tests.e2e.cluster.server
 	@$(BIN)/pytest $(ALL) -m "not soak" --timeout=300 tests/e2e
 
 lint: $(STAMP) ## style, types, import contracts
@@ -46,6 +47,7 @@ bench: $(STAMP) ## measure, side by side in one run
 	@for script in tests/bench/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
 soak: $(STAMP) ## what takes minutes by nature
+	@$(BIN)/python -m tests.e2e.cluster.server
 	@$(BIN)/pytest $(ALL) -m soak --timeout=1800 tests plugins
 
 docs: $(STAMP) ## run every code block of the documentation

@@ -83,7 +83,7 @@ def test_validate_follows_references(tmp_path: Path) -> None:
     objects = [
         manifest("Bus", "b"),
         manifest("Channel", "c", bus="other"),
-        manifest("Subscription", "s", channel="x", subscriber="y"),
+        manifest("Subscription", "s", channel="x", subscriber="there"),
     ]
     (tmp_path / "a.yaml").write_text(yaml.safe_dump_all(objects))
     result = run_bus("validate", str(tmp_path), "-o", "json")

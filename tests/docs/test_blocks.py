@@ -14,7 +14,6 @@ from tests.support import ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SKIPS = {
     ("README.md", "runs the whole suite; .ci/run and the tests of the demo do it"),
-    ("cli.md", "needs a cluster"),
 }
 
 

@@ -28,12 +28,20 @@ ADMIN = "admin-token"
 
 
 def binary() -> Path:
-    """The API server's program; built once, which takes minutes."""
+    """The API server's program, built if need be; a test that needs it is skipped where it cannot be."""
+    found = build()
+    if found is None:
+        pytest.skip("go is missing: the API server is built from its module")
+    return found
+
+
+def build() -> Path | None:
+    """Build the program once, which takes minutes. None without Go."""
     found = CACHE / f"kube-apiserver-{VERSION}"
     if not found.exists():
         go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
         if go is None:
-            pytest.skip("go is missing: the API server is built from its module")
+            return None
         CACHE.mkdir(parents=True, exist_ok=True)
         making = CACHE / f"kube-apiserver-making-{os.getpid()}"
         version = "k8s.io/component-base/version"
@@ -169,3 +177,8 @@ class ApiServer:
     def _spawn(self, name: str, *command: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+
+
+if __name__ == "__main__":
+    # Before the tests, whose time is limited.
+    print(f"the API server for the tests: {build() or 'cannot be built without go'}")
