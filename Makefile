@@ -43,8 +43,8 @@ format: $(STAMP) ## put the code into its form
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure, side by side in one run
-	@for script in tests/bench/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+bench: $(STAMP) ## measure, side by side in one run; exit 1 on a missed goal
+	@$(BIN)/python -m tests.bench $(CASE)
 
 soak: $(STAMP) ## what takes minutes by nature
 	@$(BIN)/python -m tests.e2e.cluster.server
