@@ -106,7 +106,8 @@ class _Subscriber(asyncio.Protocol):
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
             if len(rest) < length:
                 return
-            self.latencies.append(time.monotonic() - float(rest[:18]))
+            stamped = rest[:1].isdigit()  # other senders' events are only counted
+            self.latencies.append(time.monotonic() - float(rest[:18]) if stamped else 0.0)
             self.data = rest[length:]
             self.answer()
 
