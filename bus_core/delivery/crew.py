@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,16 @@ from bus_core.delivery.lane import Item
 STUCK_AFTER = 0.25
 """An exchange that takes longer than this many seconds does not count against the threads for prompt ones."""
 
+PROMPT = 0.02
+"""An exchange that began less than this many seconds ago may well be over at once; an older one waits for its subscriber."""
+
+FEW = 2
+"""So many threads in prompt exchanges are enough while the interpreter is busy: more would only take turns with its lock,
+and each change of hands costs as much as an exchange."""
+
+BUSY = 0.4
+"""The part of a core from which on the interpreter counts as busy."""
+
 _IDLE_EXIT = 10.0
 _TICK = 0.02
 _FLUSH = 0.5
@@ -20,10 +29,13 @@ _FLUSH = 0.5
 class _Hand:
     """One thread: what it is doing, since when, and whether that is for a suspect lane."""
 
-    __slots__ = ("away", "item", "since")
+    __slots__ = ("away", "busy", "gate", "item", "since")
 
     def __init__(self) -> None:
+        self.gate = threading.Lock()  # closed; who opens it has taken the thread out of the idle ones
+        self.gate.acquire()
         self.item: Item | None = None
+        self.busy = False  # has an item, or was woken for one
         self.since = 0.0
         self.away = False
 
@@ -63,10 +75,11 @@ class Crew:
         self._flush = flush
         self._prompt = prompt
         self._cap = cap
-        self._idle = 0
+        self._wanted = FEW  # threads in prompt exchanges; between FEW and `prompt`, as the interpreter has time
+        self._looked = (0.0, 0.0)
+        self._idle: list[_Hand] = []  # the last one in is the first one out: its memory is still warm
         self._away = 0
         self._hands: set[_Hand] = set()
-        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._nudge = threading.Event()
         self._next_look = 0.0
         self._closing = False
@@ -77,14 +90,17 @@ class Crew:
         if self._timekeeper is None and not self._closing:
             self._timekeeper = threading.Thread(target=self._keep_time, name="delivery-time", daemon=True)
             self._timekeeper.start()
-        wake = min(items, self._idle)
-        if wake:
-            self._idle -= wake
-            for _ in range(wake):
-                self._tokens.put(None)
-        elif not self._hands:
+        if not self._hands:
             self._hire()
-        elif self._next_look - time.monotonic() > _TICK:
+            return
+        now = time.monotonic()
+        wake = 0
+        if self._idle:
+            at_it = self._at_it(now)
+            wake = max(min(items, len(self._idle), self._wanted - at_it), 0)
+            for _ in range(wake):
+                self._wake(now)
+        if wake < items and self._next_look - now > _TICK:
             self._nudge.set()
 
     def due(self, moment: float) -> None:
@@ -100,9 +116,9 @@ class Crew:
         """Let idle threads go at once and busy ones after their exchange. Does not wait for them."""
         with self._lock:
             self._closing = True
-            for _ in range(self._idle):
-                self._tokens.put(None)
-            self._idle = 0
+            for hand in self._idle:
+                hand.gate.release()
+            self._idle.clear()
         self._nudge.set()
         if self._timekeeper is not None:
             self._timekeeper.join()
@@ -113,6 +129,11 @@ class Crew:
         self._hands.add(hand)
         # Daemons: a subscriber that hangs must not keep the process from ending after the drain.
         threading.Thread(target=self._serve, args=(hand,), name="delivery", daemon=True).start()
+
+    def _wake(self, now: float) -> None:
+        hand = self._idle.pop()
+        hand.busy, hand.since = True, now
+        hand.gate.release()
 
     def _serve(self, hand: _Hand) -> None:
         settle: Callable[[], list[Callable[[], None]]] | None = None
@@ -126,14 +147,16 @@ class Crew:
                 if settle is not None:
                     callbacks = settle()
                     settle = None
-                item = self._take()
+                item = None if self._is_one_too_many(hand) else self._take()
                 if item is None:
                     if self._closing:
                         self._hands.discard(hand)
                     else:
-                        self._idle += 1
+                        hand.busy = False
+                        self._idle.append(hand)
                 else:
                     hand.item = item
+                    hand.busy = True
                     hand.since = time.monotonic()
                     if item.suspect:
                         hand.away = True
@@ -147,19 +170,35 @@ class Crew:
             elif self._closing or not self._wait(hand):
                 return
 
+    def _at_it(self, now: float, *, without: _Hand | None = None) -> int:
+        """How many threads are at an exchange that may well be over at once."""
+        soon = now - PROMPT
+        return sum(
+            1 for hand in self._hands if hand.busy and hand.since > soon and not hand.away and hand is not without
+        )
+
+    def _is_one_too_many(self, mine: _Hand) -> bool:
+        """Whether enough others are at prompt exchanges, so that this thread had better rest."""
+        if len(self._hands) - len(self._idle) <= self._wanted or self._closing:
+            return False
+        now = time.monotonic()
+        if self._at_it(now, without=mine) < self._wanted:
+            return False
+        if self._next_look - now > _TICK:
+            self._nudge.set()  # should they all get stuck, somebody looks soon
+        return True
+
     def _wait(self, hand: _Hand) -> bool:
         """Until there is work; False when this thread is no longer needed."""
-        try:
-            self._tokens.get(timeout=_IDLE_EXIT)
+        if hand.gate.acquire(timeout=_IDLE_EXIT):
             return True
-        except queue.Empty:
-            with self._lock:
-                if self._idle:
-                    self._idle -= 1
-                    self._hands.discard(hand)
-                    return False
-            self._tokens.get()  # a token was on its way to us when we gave up
-            return True
+        with self._lock:
+            if hand in self._idle:
+                self._idle.remove(hand)
+                self._hands.discard(hand)
+                return False
+        hand.gate.acquire()  # it was being opened when we gave up
+        return True
 
     def _keep_time(self) -> None:
         flushed = time.monotonic()
@@ -169,6 +208,7 @@ class Crew:
                 wait, backlog = self._tick()
                 now = time.monotonic()
                 if backlog:
+                    self._adapt(now)
                     self._reinforce(now)
                 wait = min(_FLUSH if wait is None else wait, _TICK if backlog else _FLUSH)
                 self._next_look = now + wait
@@ -177,11 +217,26 @@ class Crew:
                 flushed = now
             self._nudge.wait(max(wait, 0.001))
 
-    def _reinforce(self, now: float) -> None:
-        if self._idle:
-            self._idle -= 1
-            self._tokens.put(None)
+    def _adapt(self, now: float) -> None:
+        """More threads while work waits and the interpreter has time, fewer while it has none."""
+        used = time.process_time()
+        since, before = self._looked
+        if now - since < _TICK / 2:
             return
-        prompt = sum(1 for hand in self._hands if hand.item is None or now - hand.since < STUCK_AFTER)
-        if prompt < self._prompt and len(self._hands) < self._cap:
+        self._looked = (now, used)
+        if now - since > 10 * _TICK:
+            return  # the last look was at another time
+        if (used - before) / (now - since) < BUSY:
+            self._wanted = min(self._wanted * 2, self._prompt)
+        else:
+            self._wanted = max(self._wanted // 2, FEW)
+
+    def _reinforce(self, now: float) -> None:
+        missing = self._wanted - self._at_it(now)
+        if missing > 0 and self._idle:
+            for _ in range(min(missing, len(self._idle))):
+                self._wake(now)
+            return
+        prompt = sum(1 for hand in self._hands if not hand.busy or now - hand.since < STUCK_AFTER)
+        if missing > 0 and prompt < self._prompt and len(self._hands) < self._cap:
             self._hire()
