@@ -12,11 +12,13 @@ STUCK_AFTER = 0.25
 """An exchange that takes longer than this many seconds does not count against the threads for prompt ones."""
 
 PROMPT = 0.02
-"""An exchange that began less than this many seconds ago may well be over at once; an older one waits for its subscriber."""
+"""An exchange that began less than this many seconds ago may well be over at once; an older one waits for its
+subscriber."""
 
 FEW = 2
-"""So many threads in prompt exchanges are enough while the interpreter is busy: more would only take turns with its lock,
-and each change of hands costs as much as an exchange."""
+"""So many threads in prompt exchanges are enough while the interpreter is busy: more would only take turns with its
+lock, and each change of hands costs as much as an exchange (ten subscriptions, two cores: 14k deliveries a second at
+65 µs with two, 8k at 135 µs with as many as there were idle, 8.5k at 75 µs with one)."""
 
 BUSY = 0.4
 """The part of a core from which on the interpreter counts as busy."""
@@ -42,6 +44,9 @@ class _Hand:
 
 class Crew:
     """Threads that repeat: settle the last item, take the next, carry it out.
+
+    Few threads work while the interpreter is busy, more while it has time and work waits; they grow and shrink every
+    tick. A thread that is done while enough others are at it rests, and the last one to rest is the first to be woken.
 
     A hung subscriber keeps its thread until the deadline; such threads are replaced up to `cap`, so that the prompt
     ones always have `prompt` threads between them. A thread that goes to a suspect lane may be gone for that long, so
