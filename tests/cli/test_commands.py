@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -207,3 +208,33 @@ def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> N
     env = {**os.environ, "BUS_BIND": "env", "BUS_ADMIN_BIND": "env", "BUS_NAMESPACE": "ns", "BUS_NAME": "n"}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
     assert result.stdout.split() == ["flag", "env", "debug", "ns/n"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--bus", "default/demo"], "--manifests DIR, or a cluster with --kubeconfig FILE"),
+        (["--bus", "default/demo", "--kubeconfig", "/nowhere/config"], "there is no such file"),
+        (["--manifests", str(QUICKSTART), "--kubeconfig", "/nowhere/config"], "name two sources; give one"),
+        (["--master", "https://127.0.0.1:1"], "which bus? give --bus"),
+    ],
+)
+def test_run_says_where_resources_may_come_from(arguments: list[str], says: str) -> None:
+    result = run_bus("run", *arguments)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_run_that_waits_for_its_bus_says_so_and_ends_when_told() -> None:
+    process = subprocess.Popen(
+        [str(BUS), "run", "--bus", "default/demo", "--master", "https://127.0.0.1:1"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "waiting for the bus" in line
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0
+    process.stderr.close()
