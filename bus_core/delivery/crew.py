@@ -166,8 +166,7 @@ class Crew:
                     if item.suspect:
                         hand.away = True
                         self._away += 1
-                        if self._away == len(self._hands) < self._cap and not self._closing:
-                            self._hire()
+                        self._replace(hand)
             for callback in callbacks:
                 callback()
             if item is not None:
@@ -181,6 +180,15 @@ class Crew:
         return sum(
             1 for hand in self._hands if hand.busy and hand.since > soon and not hand.away and hand is not without
         )
+
+    def _replace(self, hand: _Hand) -> None:
+        """A thread goes where it may be held up: what it would have done next must not wait for it."""
+        if self._closing:
+            return
+        if self._idle and self._at_it(hand.since) < self._wanted:
+            self._wake(hand.since)
+        elif self._away == len(self._hands) < self._cap:
+            self._hire()
 
     def _is_one_too_many(self, mine: _Hand) -> bool:
         """Whether enough others are at prompt exchanges, so that this thread had better rest."""
