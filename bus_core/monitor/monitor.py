@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Collection
+from functools import partial
 
 from bus_core.cluster.access import connect
 from bus_core.conditions import Condition
@@ -278,9 +279,9 @@ class Monitor:
         fingerprint: Fingerprint = (bus.uid, bus.spec)
         failure = self._bus_failure
         if self._bus_told != fingerprint or (failure is not None and time.monotonic() >= failure.until):
-            clock = time.monotonic()
             what = f"sync_bus {self._cache.reference}"
-            self._bus_failure = attempt(lambda: self._hooks.sync_bus(bus), failure, fingerprint, what, clock, _midway)
+            sync = partial(self._hooks.sync_bus, bus)
+            self._bus_failure = attempt(sync, failure, fingerprint, what, time.monotonic, _midway)
             if self._bus_failure is not None and (failure is None or failure.message != self._bus_failure.message):
                 self._source.record_event(bus, ERR_RESOURCE_SYNC, self._bus_failure.message, warning=True)
             self._bus_told = fingerprint

@@ -334,7 +334,7 @@ class Reconciler:
         self, told: Told, name: str, fingerprint: Fingerprint, what: str, resource: Resource, call: Callable[[], None]
     ) -> bool:
         before = told.failures.pop(name, None)
-        failure = attempt(call, before, fingerprint, what, self._clock(), self._jitter)
+        failure = attempt(call, before, fingerprint, what, self._clock, self._jitter)
         if failure is None:
             return True
         told.failures[name] = failure

@@ -55,7 +55,7 @@ def attempt(
     before: Failure | None,
     fingerprint: Fingerprint,
     what: str,
-    now: float,
+    clock: Callable[[], float],
     jitter: Callable[[], float],
 ) -> Failure | None:
     """Call a hook; None if it returned, else what its error asks for.
@@ -63,16 +63,17 @@ def attempt(
     Args:
         before: the failure of the same hook before this call, if any: it counts the series.
         what: names the hook and its resource, for the log.
+        clock: asked after the call: a hook that took long is not due again at once.
     """
     try:
         call()
     except TemporaryError as error:
-        return _failure(before, fingerprint, "temporary", error, now + error.retry_after)
+        return _failure(before, fingerprint, "temporary", error, clock() + error.retry_after)
     except (PermanentError, ConfigurationError) as error:
         return _failure(before, fingerprint, "permanent", error, float("inf"))
     except Exception as error:  # a driver may raise anything; it must not end the monitor
-        failure = _failure(before, fingerprint, "error", error, now)
-        failure.until = now + backoff(failure.times, jitter)
+        failure = _failure(before, fingerprint, "error", error, clock())
+        failure.until += backoff(failure.times, jitter)
         if before is None or before.message != failure.message:
             log.exception("a hook failed and will be tried again", hook=what)
         return failure

@@ -43,7 +43,7 @@ class Size:
     ratio: float
 
 
-SHORT = Size(pairs=1, deliveries=3500, ratio=4.0)
+SHORT = Size(pairs=3, deliveries=1500, ratio=4.0)
 FULL = Size(
     pairs=int(os.environ.get("BUS_ISOLATION_PAIRS", "5")),
     deliveries=int(os.environ.get("BUS_ISOLATION_DELIVERIES", "20000")),
