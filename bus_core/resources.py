@@ -194,6 +194,10 @@ class _Resource:
         condition = self.condition(type_)
         return condition is not None and condition.status == "True"
 
+    def shows(self, type_: str) -> bool:
+        """Whether a condition is true, and was written for what the resource says now."""
+        return self.is_true(type_) and self.observed_generation == self.metadata.generation
+
 
 @dataclass(frozen=True, slots=True)
 class Bus(_Resource):

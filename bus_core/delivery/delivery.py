@@ -90,9 +90,11 @@ class Delivery:
             if lane is None:
                 lane = Lane(str(target.subscription), self._limits, target, time.monotonic())
                 self._lanes[target.subscription] = lane
+            if lane.target is not None:
+                self._leave_channel(lane, lane.target.channel)
             lane.target = target
             lane.routes = {}
-            self._arrange()
+            self._by_channel[target.channel] = (*self._by_channel.get(target.channel, ()), lane)
 
     def close(self, subscription: SubscriptionReference) -> None:
         """The subscription is gone: what waits in its lane is dropped and counted, submitted events are cancelled."""
@@ -100,7 +102,8 @@ class Delivery:
             lane = self._lanes.pop(subscription, None)
             if lane is None:
                 return
-            self._arrange()
+            if lane.target is not None:
+                self._leave_channel(lane, lane.target.channel)
             callbacks = self._abandon(self._board.empty(lane, time.monotonic()), "unsubscribed")
         _run(callbacks)
         self._flush()
@@ -329,12 +332,12 @@ class Delivery:
         yield from self._lanes.values()
         yield from self._sinks.values()
 
-    def _arrange(self) -> None:
-        by_channel: dict[ChannelReference, list[Lane]] = {}
-        for lane in self._lanes.values():
-            if lane.target is not None:
-                by_channel.setdefault(lane.target.channel, []).append(lane)
-        self._by_channel = {channel: tuple(lanes) for channel, lanes in by_channel.items()}
+    def _leave_channel(self, lane: Lane, channel: ChannelReference) -> None:
+        others = tuple(other for other in self._by_channel.get(channel, ()) if other is not lane)
+        if others:
+            self._by_channel[channel] = others
+        else:
+            self._by_channel.pop(channel, None)
 
     def _check(self, target: Target) -> None:
         for destination in filter(None, (target.subscriber, target.reply_to, target.spec.dead_letter_sink)):

@@ -151,7 +151,8 @@ class Reconciler:
         if self._attempt(told, "", fingerprint, f"provision {channel.reference}", channel, call):
             told.provisioned = fingerprint
             self._warn_of_ignored(channel)
-            self._source.record_event(channel, SYNCED, "the channel is provisioned")
+            if not channel.shows("Provisioned"):  # else it is only this process that is new
+                self._source.record_event(channel, SYNCED, "the channel is provisioned")
 
     def _write_channel_conditions(self, channel: Channel, told: Told) -> None:
         failure = told.failures.get("")
@@ -212,7 +213,7 @@ class Reconciler:
                     told.subscriptions[name] = ToldSubscription(subscription, fingerprint)
                     told.ended.discard(subscription.uid)
                     self._warn_of_ignored(subscription)
-                    if self.leads(DISPATCHER):
+                    if self.leads(DISPATCHER) and not subscription.shows("Dispatching"):
                         self._source.record_event(subscription, SYNCED, "events are dispatched to the subscriber")
         if unkept is not None:
             told.failures.setdefault(name, unkept)

@@ -83,7 +83,7 @@ class FakeSource:
     def write_conditions(self, resource: Resource, conditions: Sequence[Condition]) -> None:
         def change(now: Resource) -> Resource:
             merged = merge_conditions(now.conditions, conditions, dt.datetime.now(dt.UTC))
-            return now if merged == now.conditions else replace(now, conditions=merged)
+            return replace(now, conditions=merged, observed_generation=resource.metadata.generation)
 
         self._change(resource, change)
 

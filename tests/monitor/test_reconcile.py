@@ -105,6 +105,18 @@ def test_what_changes_nothing_calls_nothing_and_writes_nothing(world: World) -> 
     assert world.hooks.calls == []
 
 
+def test_a_restart_tells_the_hooks_and_writes_nothing(world: World) -> None:
+    """With ten thousand channels, an Event for each would keep the API server busy for minutes."""
+    world.settle()
+    world.source.writes.clear()
+    world.source.events.clear()
+    world.restart()
+    world.settle()
+    assert world.hooks.calls == [("provision", "orders"), ("subscribe", "one")]
+    assert world.source.writes == []
+    assert world.source.events == []
+
+
 def test_a_changed_subscriber_is_told_and_nothing_else(world: World) -> None:
     world.settle()
     world.hooks.calls.clear()

@@ -43,6 +43,7 @@ class EventRecorder:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._warned = -1e9
+        self._next_sweep = clock() + 10 * REPEAT
 
     def start(self) -> None:
         self._thread.start()
@@ -110,8 +111,9 @@ class EventRecorder:
         return EVENTS.path(namespace), event
 
     def _sweep(self, now: float) -> None:
-        """Forget what was said long ago, so that memory follows what exists."""
-        if len(self._said) > 2000:
+        """Forget now and then what was said long ago, so that memory follows what exists."""
+        if now >= self._next_sweep:
+            self._next_sweep = now + 10 * REPEAT
             self._said = {key: said for key, said in self._said.items() if now - said[0] < 10 * REPEAT}
             self._budget = {key: spent for key, spent in self._budget.items() if now - spent[1] < BURST * REFILL}
 

@@ -28,23 +28,25 @@ class StubBus:
         self._publish = context.publish
         self._log = context.logger
 
+    # The host says at `info` what becomes of a channel; a driver that has more to say does so itself.
+
     @hookimpl
     def provision(self, channel: Channel, parameters: ResolvedParameters) -> None:
         # A driver with a broker makes the channel's topic here. This one has no assets outside the process.
-        self._log.info("provisioned", channel=str(channel.reference), parameters=dict(parameters))
+        self._log.debug("provisioned", channel=str(channel.reference), parameters=dict(parameters))
 
     @hookimpl
     def unprovision(self, channel: Channel) -> None:
-        self._log.info("unprovisioned", channel=str(channel.reference))
+        self._log.debug("unprovisioned", channel=str(channel.reference))
 
     @hookimpl
     def subscribe(self, channel: Channel, subscription: Subscription) -> None:
         # A driver with a broker starts a consumer here, which hands what it reads to `context.submit`.
-        self._log.info("subscribed", channel=str(channel.reference), subscription=str(subscription.reference))
+        self._log.debug("subscribed", channel=str(channel.reference), subscription=str(subscription.reference))
 
     @hookimpl
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> None:
-        self._log.info("unsubscribed", channel=str(channel.reference), subscription=str(subscription.reference))
+        self._log.debug("unsubscribed", channel=str(channel.reference), subscription=str(subscription.reference))
 
     @hookimpl
     async def receive(self, channel: ChannelReference, message: Message) -> None:

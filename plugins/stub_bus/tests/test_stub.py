@@ -30,7 +30,7 @@ def folder(tmp_path: Path, sink: Subscriber) -> Path:
 
 @pytest.fixture
 def running(folder: Path, tmp_path: Path) -> Iterator[BusProcess]:
-    with bus(folder, tmp_path / "state", "--deletion-grace", "0.1") as process:
+    with bus(folder, tmp_path / "state", "--deletion-grace", "0.1", "--log-level", "debug") as process:
         yield process
 
 

@@ -91,7 +91,7 @@ class ApiServer:
             "--service-account-signing-key-file", str(self.folder / "sa.key"),
             "--service-account-issuer", "https://kubernetes.default.svc",
             "--token-auth-file", str(self.folder / "tokens.csv"), "--authorization-mode", "RBAC",
-            "--disable-admission-plugins", "ServiceAccount", "--service-cluster-ip-range", "10.0.0.0/24",
+            "--disable-admission-plugins", "ServiceAccount", "--service-cluster-ip-range", "10.96.0.0/12",
             "--profiling=false", "--v=0",
         ]  # fmt: skip
         self.run()
