@@ -114,7 +114,7 @@ class Submit(Protocol):
         """Never blocks; safe from any thread and from the event loop. Events of one `key` stay in order.
 
         The Future ends with an `Outcome`; with `UnavailableError` (tries spent, no sink) or cancelled, the event is
-        not settled and the driver submits it again later.
+        not settled and the driver submits it again later. Its callbacks may run on the event loop: they must not block.
 
         Raises:
             BusyError: the lane is full or stalled; pause, and submit again later.

@@ -146,8 +146,9 @@ class Host:
             apps[events[1]] = self._receiver.asgi
         self.asgi = by_port(apps)
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start watching. Returns at once; until resources are read, events are answered 503."""
+        self.delivery.attach(loop)
         self._monitor_thread.start()
 
     def problems(self) -> list[str]:

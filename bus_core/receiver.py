@@ -231,7 +231,7 @@ class _Alone:
         self._receiver = receiver
         self.asgi = receiver.asgi
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""
 
     async def stop(self, connections: Connections) -> None:

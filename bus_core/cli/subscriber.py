@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -45,7 +46,7 @@ class Subscriber:
         self._thread.join()
         self._socket.close()
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""
 
     async def stop(self, connections: Connections) -> None:

@@ -7,6 +7,9 @@ The rules, each of which the model test knows:
   * publish puts an event into every lane of the channel or into none; a full lane that is stalled is shed instead;
   * lanes take turns by deficit round robin over bytes; a lane without recent success has one exchange in flight, and
     all such lanes together at most `suspects`;
+  * there are two rings: small events of warm lanes (an open connection waits for them) are for the event loop while
+    it has room, everything else is for the threads; a lane is in one of them, and a take that meets it in the wrong
+    one moves it over;
   * lanes whose subscriber fails pay for it: what their exchanges cost in CPU time is at most `FAILING_SHARE` of a core;
   * events of one key are in flight one after the other, a retry keeps the key.
 """
@@ -28,6 +31,9 @@ from bus_core.message import Message
 QUANTUM = 16 * 1024
 """How much a lane may send in its turn, in bytes and event costs."""
 
+WARM_BYTES = 64 * 1024
+"""An event of up to this many bytes fits into a socket's buffer at once, so that the event loop never waits for it."""
+
 FAILING_SHARE = 0.05
 """What all failing lanes together may take of one core. A subscriber that resets each connection at once would else
 keep a thread, and with it the interpreter, busy all the time: ran, p99 of its neighbours rose from 0.3 to 12 ms."""
@@ -45,6 +51,8 @@ class Board:
         self.events = 0
         self.suspects_in_flight = 0
         self._ring: deque[Lane] = deque()
+        self._warm: deque[Lane] = deque()
+        self._warm_open = False  # whether there is an event loop that takes from `_warm`
         self._parked: deque[Lane] = deque()  # suspects that wait for one of the suspects' places
         self._paced: deque[Lane] = deque()  # failing ones that wait for their share
         self._paid_until = float("-inf")
@@ -95,14 +103,12 @@ class Board:
         self._admit(item, now)
 
     def take(self, now: float) -> Item | None:
-        """The next item to exchange, now in flight; None when there is nothing that may start."""
+        """The next item that needs a thread, now in flight; None when there is nothing that may start."""
         ring = self._ring
         while ring or self._unpark():
             lane = ring[0]
             if not lane.may_start(now):
-                ring.popleft()
-                lane.in_ring = False
-                lane.deficit = 0
+                self._leave(ring)
                 self._unpark()  # it may have come from there, and left its place unused
                 continue
             suspect = lane.is_suspect(now)
@@ -112,22 +118,52 @@ class Board:
             if lane.toll and now < self._paid_until:
                 self._paced.append(ring.popleft())
                 continue
-            item = lane.ready[0]
-            cost = item.size + EVENT_COST
-            if lane.deficit < cost:
-                lane.deficit += QUANTUM
-                ring.rotate(-1)
+            if self._is_warm(lane, now):
+                self._warm.append(ring.popleft())
                 continue
-            lane.deficit -= cost
-            lane.ready.popleft()
-            lane.in_flight += 1
-            item.attempts += 1
+            item = self._start(ring, lane)
+            if item is None:
+                continue
             item.suspect = suspect
             self.suspects_in_flight += suspect
             if lane.toll:
                 self._paid_until = now + lane.toll / FAILING_SHARE
             return item
         return None
+
+    def take_warm(self, now: float) -> Item | None:
+        """The next item for the event loop, now in flight; None when there is nothing that may start."""
+        ring = self._warm
+        while ring:
+            lane = ring[0]
+            if not lane.may_start(now):
+                self._leave(ring)
+            elif not self._is_warm(lane, now):
+                self._ring.append(ring.popleft())
+            elif (item := self._start(ring, lane)) is not None:
+                return item
+        return None
+
+    def put_back(self, item: Item, size: int, now: float) -> None:
+        """There was no open connection for this item after all: it is the next of its lane, and needs a thread.
+
+        Args:
+            size: what it has now; it may have become its reply.
+        """
+        lane = item.lane
+        lane.warm = False
+        lane.in_flight -= 1
+        item.attempts -= 1
+        self.grow(item, size)
+        lane.ready.appendleft(item)
+        self._offer(lane, now)
+
+    def open_warm(self, is_open: bool) -> None:
+        """From now on the event loop takes warm lanes' items, or no more of them."""
+        self._warm_open = is_open
+        if not is_open:
+            self._ring.extend(self._warm)
+            self._warm.clear()
 
     def retry(self, item: Item, due: float, now: float) -> None:
         """The exchange failed: the item keeps its place in the bounds and its key, and is ready again at `due`."""
@@ -176,7 +212,13 @@ class Board:
 
     @property
     def has_ready(self) -> bool:
+        """Whether there may be work for a thread."""
         return bool(self._ring)
+
+    @property
+    def has_warm(self) -> bool:
+        """Whether there may be work for the event loop."""
+        return bool(self._warm)
 
     def withdraw(self, later_than: float, now: float) -> list[Item]:
         """Take out the retries that are due later than this."""
@@ -219,6 +261,28 @@ class Board:
         if not lane.in_ring:
             self._offer(lane, now)
 
+    def _start(self, ring: deque[Lane], lane: Lane) -> Item | None:
+        """The item whose turn it is, of the first lane of a ring; None if the lane has had its turn."""
+        item = lane.ready[0]
+        cost = item.size + EVENT_COST
+        if lane.deficit < cost:
+            lane.deficit += QUANTUM
+            ring.rotate(-1)
+            return None
+        lane.deficit -= cost
+        lane.ready.popleft()
+        lane.in_flight += 1
+        item.attempts += 1
+        return item
+
+    def _leave(self, ring: deque[Lane]) -> None:
+        lane = ring.popleft()
+        lane.in_ring = False
+        lane.deficit = 0
+
+    def _is_warm(self, lane: Lane, now: float) -> bool:
+        return lane.warm and self._warm_open and lane.ready[0].size <= WARM_BYTES and not lane.is_suspect(now)
+
     def _land(self, item: Item) -> None:
         item.lane.in_flight -= 1
         if item.suspect:
@@ -248,4 +312,4 @@ class Board:
     def _offer(self, lane: Lane, now: float) -> None:
         if not lane.in_ring and lane.may_start(now):
             lane.in_ring = True
-            self._ring.append(lane)
+            (self._warm if self._is_warm(lane, now) else self._ring).append(lane)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import random
 import threading
@@ -12,17 +13,15 @@ from functools import partial
 
 from bus_core import telemetry
 from bus_core.delivery.board import Board
+from bus_core.delivery.check import check
 from bus_core.delivery.crew import Crew
 from bus_core.delivery.exchange import DONE, Exchanger, Verdict
+from bus_core.delivery.flights import Flights
 from bus_core.delivery.lane import Item, Lane, LaneLimits, Leg, Target
 from bus_core.delivery.letter import StalledError, reason
-from bus_core.dispatch import Encoded, MessageDispatcher, encode
-from bus_core.dispatch.destination import parse_destination
+from bus_core.dispatch import MessageDispatcher, encode
 from bus_core.errors import (
     BusyError,
-    DestinationError,
-    InvalidMessageError,
-    PermanentError,
     UnavailableError,
     UnknownSubscriptionError,
 )
@@ -77,6 +76,13 @@ class Delivery:
         self._crew = Crew(
             self._lock, self._take, self._carry_out, self._tick, self._flush, prompt=prompt_threads, cap=max_threads
         )
+        self._flights = Flights(
+            self._lock, self._board, self._exchanger, dispatcher, self._settle, partial(self._crew.call, 1)
+        )
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let this event loop deliver what needs no thread. Called on its thread; without it, threads do everything."""
+        self._flights.attach(loop)
 
     def open(self, target: Target) -> None:
         """Give a subscription its lane, or change where an existing one leads; what it holds stays.
@@ -84,7 +90,7 @@ class Delivery:
         Raises:
             PermanentError: a destination cannot be used, or dead letters would go to the channel they come from.
         """
-        self._check(target)
+        check(target)
         with self._lock:
             lane = self._lanes.get(target.subscription)
             if lane is None:
@@ -116,12 +122,15 @@ class Delivery:
         if not lanes:
             return
         parcel = encode(message)
-        with self._lock:
-            if self._refusing:
-                raise BusyError("the bus is stopping")
-            now = time.monotonic()
-            shed = self._board.publish(lanes, message, parcel, _size(parcel), now)
-            self._crew.call(len(lanes))
+        try:
+            with self._lock:
+                if self._refusing:
+                    raise BusyError("the bus is stopping")
+                shed = self._board.publish(lanes, message, parcel, parcel.size, time.monotonic())
+                if self._board.has_ready:
+                    self._crew.call(len(lanes))
+        finally:
+            self._flights.go()  # also when it is refused: what makes room is delivering
         for lane in shed:
             self._shed(lane, message)
 
@@ -137,8 +146,10 @@ class Delivery:
             lane = self._lanes.get(subscription)
             if lane is None:
                 raise UnknownSubscriptionError(f"there is no subscription {subscription} in this process")
-            self._board.submit(lane, message, parcel, _size(parcel), time.monotonic(), key, future)
-            self._crew.call(1)
+            self._board.submit(lane, message, parcel, parcel.size, time.monotonic(), key, future)
+            if self._board.has_ready:
+                self._crew.call(1)
+        self._flights.go()
         return future
 
     def depths(self) -> dict[str, int]:
@@ -161,36 +172,55 @@ class Delivery:
             callbacks = self._abandon(self._board.withdraw(self._deadline, now), "shutdown")
             if not self._board.events:
                 self._drained.set()
-            self._crew.call(1)  # what stood behind their keys may be ready now
+            self._rouse(1)  # what stood behind their keys may be ready now
         _run(callbacks)
         self._drained.wait(timeout)
         now = time.monotonic()
         with self._lock:
             left = [item for lane in self._all_lanes() for item in self._board.empty(lane, now)]
-            callbacks = self._abandon([*left, *self._crew.in_flight()], "shutdown")
+            callbacks = self._abandon([*left, *self._crew.in_flight(), *self._flights.in_flight()], "shutdown")
         _run(callbacks)
         self._crew.close()
+        self._flights.close()
         return self._given_up
 
     # What follows is called by the crew, `_take` and `_tick` with the lock held.
 
     def _take(self) -> Item | None:
-        return self._board.take(time.monotonic())
+        item = self._board.take(time.monotonic())
+        if self._board.has_warm:  # what a thread has begun, the event loop may go on with
+            self._flights.wake()
+        return item
+
+    def _rouse(self, items: int) -> None:
+        """There may be new work for so many. Lock held."""
+        if self._board.has_ready:
+            self._crew.call(items)
+        if self._board.has_warm:
+            self._flights.wake()
 
     def _carry_out(self, item: Item) -> Callable[[], list[Callback]]:
         target = item.source.target
         assert target is not None  # a sink's lane is never the source of an item
         if not item.suspect:
-            return partial(self._settle, item, self._exchanger.run(item, target))
+            return partial(self._land, item, self._exchanger.run(item, target))
         began = time.thread_time()
         verdict = self._exchanger.run(item, target)
-        return partial(self._settle, item, verdict, time.thread_time() - began)
+        return partial(self._land, item, verdict, time.thread_time() - began)
 
-    def _settle(self, item: Item, verdict: Verdict, cost: float = 0.0) -> list[Callback]:
+    def _land(self, item: Item, verdict: Verdict, cost: float = 0.0) -> list[Callback]:
+        lane, target = item.lane, item.source.target
+        assert target is not None
+        lane.warm = verdict is DONE and self._exchanger.is_open(lane, target)
+        if verdict.error is not None and not verdict.final:
+            lane.toll = 0.0 if self._refusing else cost  # once nothing comes in, there is nobody to protect
+        return self._settle(item, verdict)
+
+    # This also by the flights, with the lock held.
+
+    def _settle(self, item: Item, verdict: Verdict) -> list[Callback]:
         now = time.monotonic()
         board, source = self._board, item.source
-        if verdict.error is not None and not verdict.final:
-            item.lane.toll = 0.0 if self._refusing else cost  # once nothing comes in, there is nobody to protect
         callbacks: list[Callback] = []
         if verdict is DONE:
             board.finish(item, now, success=True)
@@ -210,8 +240,8 @@ class Delivery:
             callbacks = self._abandon([item], "shutdown")
         elif verdict.wait is not None:
             source.count("retried")
-            if _size(item.parcel) != item.size:
-                board.grow(item, _size(item.parcel))
+            if item.parcel.size != item.size:
+                board.grow(item, item.parcel.size)
             board.retry(item, now + verdict.wait, now)
             self._crew.due(now + verdict.wait)
         else:
@@ -230,10 +260,10 @@ class Delivery:
         if verdict.letter is not None:
             message, parcel = verdict.letter
             sink = self._sink(item.source)
-            if sink.fits(_size(parcel)):
+            if sink.fits(parcel.size):
                 self._board.finish(item, now)
-                self._board.send_letter(item, sink, message, parcel, _size(parcel), now)
-                self._crew.call(1)
+                self._board.send_letter(item, sink, message, parcel, parcel.size, now)
+                self._rouse(1)
                 return []
         self._board.finish(item, now)
         full = verdict.letter is not None
@@ -258,10 +288,10 @@ class Delivery:
         letter, parcel = self._exchanger.shed(message, target, error)
         with self._lock:
             sink = self._sink(lane)
-            if sink.fits(_size(parcel)):
-                item = Item(lane, letter, parcel, _size(parcel), time.monotonic())
-                self._board.send_letter(item, sink, letter, parcel, _size(parcel), time.monotonic())
-                self._crew.call(1)
+            if sink.fits(parcel.size):
+                item = Item(lane, letter, parcel, parcel.size, time.monotonic())
+                self._board.send_letter(item, sink, letter, parcel, parcel.size, time.monotonic())
+                self._rouse(1)
             else:
                 self._drop(lane, "sink_full", str(error))
 
@@ -297,7 +327,7 @@ class Delivery:
         now = time.monotonic()
         woken = self._board.wake(now)
         if woken:
-            self._crew.call(woken)
+            self._rouse(woken)
         due = self._board.next_due
         return (None if due is None else max(due - now, 0.0)), self._board.has_ready
 
@@ -339,27 +369,6 @@ class Delivery:
         else:
             self._by_channel.pop(channel, None)
 
-    def _check(self, target: Target) -> None:
-        for destination in filter(None, (target.subscriber, target.reply_to, target.spec.dead_letter_sink)):
-            try:
-                parse_destination(destination, target.channel.namespace)
-            except DestinationError as error:
-                raise PermanentError(str(error)) from None
-        sink = target.spec.dead_letter_sink
-        if sink and self._leads_to(sink, target.channel):
-            raise PermanentError(
-                f"deadLetterSink {sink!r} is the channel {target.channel} itself: its dead letters would come back; "
-                "name another channel or an address outside the bus"
-            )
-
-    @staticmethod
-    def _leads_to(destination: str, channel: ChannelReference) -> bool:
-        host = parse_destination(destination, channel.namespace).authority
-        try:
-            return ChannelReference.from_host(host) == channel
-        except InvalidMessageError:
-            return False
-
 
 _COUNTERS = {
     "delivered": telemetry.delivered,
@@ -367,10 +376,6 @@ _COUNTERS = {
     "dead_lettered": telemetry.dead_lettered,
     "refusals": telemetry.lane_refusals,
 }
-
-
-def _size(parcel: Encoded) -> int:
-    return len(parcel.head) + len(parcel.payload)
 
 
 def _resolve(future: Future[Outcome], outcome: Outcome) -> None:

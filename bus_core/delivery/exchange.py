@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bus_core.delivery import backoff
-from bus_core.delivery.lane import Item, Leg, Target
+from bus_core.delivery.lane import Item, Lane, Leg, Target
 from bus_core.delivery.letter import LoopError, dead_letter, is_dead_letter
-from bus_core.dispatch import Encoded, MessageDispatcher, Reply, encode
+from bus_core.dispatch import Encoded, MessageDispatcher, Reply, Route, encode
 from bus_core.errors import DispatchError
 from bus_core.message import Message
 from bus_core.telemetry import get_logger
@@ -58,49 +58,70 @@ class Exchanger:
 
     def run(self, item: Item, target: Target) -> Verdict:
         """One exchange, or two where the subscriber replies. `target` is the subscription's, also for a dead letter."""
+        try:
+            while True:
+                route = self.route(item, target)
+                reply = self._dispatcher.send(route, item.parcel, timeout=target.spec.timeout)
+                if not self.replies(item, target, reply):
+                    return DONE
+        except Exception as error:
+            return self.failed(item, target, error)
+
+    def route(self, item: Item, target: Target) -> Route:
+        """Where the item goes next.
+
+        Raises:
+            DestinationError: that is no destination.
+        """
         if not item.first:
             item.first = self._now().timestamp()
-        try:
-            self._send(item, target)
-            return DONE
-        except DispatchError as error:
-            failure = error
-        except Exception as error:  # a fault of ours must neither end the thread nor lose the event
-            log.exception("an exchange failed unexpectedly", subscription=str(target.subscription))
-            failure = DispatchError(f"internal error: {type(error).__name__}: {error}")
+        if item.leg is Leg.EVENT:
+            destination = target.subscriber or target.reply_to
+        else:
+            destination = target.reply_to if item.leg is Leg.REPLY else item.lane.sink
+        route = item.lane.routes.get(destination)
+        if route is None:
+            route = self._dispatcher.route(destination, target.channel.namespace)
+            item.lane.routes[destination] = route
+        return route
+
+    def is_open(self, lane: Lane, target: Target) -> bool:
+        """Whether the next event of a lane finds an open connection."""
+        route = lane.routes.get(lane.sink or target.subscriber or target.reply_to)
+        return route is not None and route.is_open
+
+    def replies(self, item: Item, target: Target, reply: Reply) -> bool:
+        """Whether a good answer makes the item its reply, which is to be sent now.
+
+        Raises:
+            LoopError: the reply has come round too often.
+            InvalidMessageError: the reply is no event that could be sent.
+        """
+        if not reply.body or item.leg is not Leg.EVENT or not target.subscriber or not target.reply_to:
+            return False
+        message = self._dispatcher.reply_to_message(reply, item.message)
+        if message is None:
+            return False
+        parcel = encode(message)
+        # From here on the item is its reply: whatever fails now, the subscriber does not get the event again.
+        item.leg, item.message, item.parcel, item.attempts = Leg.REPLY, message, parcel, 1
+        if message.hops > MAX_HOPS:
+            raise LoopError(f"{message.hops} replies led to this event, {MAX_HOPS} are allowed")
+        return True
+
+    def failed(self, item: Item, target: Target, error: Exception) -> Verdict:
+        """What follows from an exchange that raised this."""
+        if not isinstance(error, DispatchError):  # a fault of ours must neither end the thread nor lose the event
+            log.exception("an exchange failed unexpectedly", subscription=str(target.subscription), exc_info=error)
+            error = DispatchError(f"internal error: {type(error).__name__}: {error}")
         # The route may have been the reason: a channel that came or went, an address that changed.
         item.lane.routes.clear()
-        return self._judge(item, target, failure)
+        return self._judge(item, target, error)
 
     def shed(self, message: Message, target: Target, error: DispatchError) -> tuple[Message, Encoded]:
         """The dead letter of an event that was never tried."""
         letter = dead_letter(message, target.subscriber or target.reply_to, error, 0, self._now(), self._now())
         return letter, encode(letter)
-
-    def _send(self, item: Item, target: Target) -> None:
-        if item.leg is Leg.LETTER:
-            self._post(item, item.lane.sink, target)
-            return
-        if item.leg is Leg.EVENT:
-            reply = self._post(item, target.subscriber or target.reply_to, target)
-            if not reply.body or not target.subscriber or not target.reply_to:
-                return
-            message = self._dispatcher.reply_to_message(reply, item.message)
-            if message is None:
-                return
-            # From here on the item is its reply: whatever fails now, the subscriber does not get the event again.
-            item.leg, item.message, item.attempts = Leg.REPLY, message, 1
-            item.parcel = encode(message)
-            if message.hops > MAX_HOPS:
-                raise LoopError(f"{message.hops} replies led to this event, {MAX_HOPS} are allowed")
-        self._post(item, target.reply_to, target)
-
-    def _post(self, item: Item, destination: str, target: Target) -> Reply:
-        route = item.lane.routes.get(destination)
-        if route is None:
-            route = self._dispatcher.route(destination, target.channel.namespace)
-            item.lane.routes[destination] = route
-        return self._dispatcher.send(route, item.parcel, timeout=target.spec.timeout)
 
     def _judge(self, item: Item, target: Target, error: DispatchError) -> Verdict:
         spec = target.spec

@@ -122,6 +122,7 @@ class Lane:
         self.deficit = 0
         self.in_ring = False
         self.closed = False
+        self.warm = False  # its last exchange left a connection open that needs no thread
         self.last_success = float("-inf")
         self.quiet_since = now  # the last moment at which it was empty or had a success
         self.toll = 0.0  # CPU seconds of its last exchange if that failed, else 0

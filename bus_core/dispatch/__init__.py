@@ -1,7 +1,8 @@
 """Sends events over HTTP: one POST, one deadline, one complete answer. The sole importer of urllib3 and httptools."""
 
+from bus_core.dispatch.connection import PlainConnection
 from bus_core.dispatch.dispatcher import MessageDispatcher, Route
 from bus_core.dispatch.encoding import Encoded, encode
 from bus_core.dispatch.reply import Reply
 
-__all__ = ["Encoded", "MessageDispatcher", "Reply", "Route", "encode"]
+__all__ = ["Encoded", "MessageDispatcher", "PlainConnection", "Reply", "Route", "encode"]

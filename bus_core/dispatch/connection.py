@@ -35,11 +35,16 @@ _DEADLINE_SLACK = 0.05
 _SHORTEST_WAIT = 0.001
 """Seconds. To the operating system a time-out of zero means none."""
 
+_NOTHING = memoryview(b"")
+
 _CONNECTING, _SENDING, _WAITING = "connecting", "sending", "waiting for its answer"
 
 
 class PlainConnection(HTTPConnection):
     """An HTTP connection that sends a request made beforehand and reads its answer. Used by one thread at a time.
+
+    `exchange` does all of it and blocks. `start` and `go_on` do it in steps that never block, for whoever waits for
+    many connections at once; they need one that is open.
 
     Attributes:
         idle_since: when the last exchange ended, by the monotonic clock.
@@ -55,6 +60,8 @@ class PlainConnection(HTTPConnection):
         self._trusted = 0.0
         self._poll = select.poll()
         self._reader = ReplyReader()
+        self._rest = _NOTHING
+        self._whole = True
 
     def exchange(self, destination: str, prefix: bytes, event: Encoded, timeout: float, cap: int) -> Reply:
         """Send one event and read the complete answer, whatever its status. Connects first where needed.
@@ -95,23 +102,66 @@ class PlainConnection(HTTPConnection):
                 reply = reader.feed(self.sock.recv(_RECEIVE_BYTES), cap)
         except (TimeoutError, BlockingIOError):
             self.close()
-            if step is _WAITING and self._reader.received:
-                step = "receiving its answer"
-            raise DeadlineError(f"{destination} took longer than {timeout:g} s: given up while {step}") from None
-        except (OSError, HTTPException, HTTPError) as error:
+            raise self.late(destination, timeout, step) from None
+        except (OSError, HTTPException, HTTPError, DispatchError) as error:
             self.close()
             raise _explained(destination, self.host, step, error) from error
-        except DispatchError as error:
-            self.close()
-            raise DispatchError(f"{destination} {error}") from None
         except BaseException:
             self.close()
             raise
-        if whole and reader.reusable:
+        self._end(whole)
+        return reply
+
+    def start(self, prefix: bytes, event: Encoded) -> None:
+        """Begin an exchange on this open connection, without waiting. What the socket does not take yet is `unsent`."""
+        self._whole = True
+        self._push(prefix + event.head + event.payload)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether `go_on` is to be called when the socket can take more, besides when there is something to read."""
+        return bool(self._rest)
+
+    def go_on(self, destination: str, cap: int) -> Reply | None:
+        """The answer, if it is complete; never waits. See `exchange` for what is left behind, and what is raised."""
+        try:
+            if self._rest:
+                self._push(self._rest)
+            reply = self._reader.feed(self.sock.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT), cap)
+        except BlockingIOError:
+            return None
+        except (OSError, DispatchError) as error:
+            self.close()
+            raise _explained(destination, self.host, _WAITING, error) from error
+        if reply is not None:
+            self._end(self._whole and not self._rest)
+        return reply
+
+    def late(self, destination: str, timeout: float, step: str = _WAITING) -> DeadlineError:
+        """The error of an exchange that took too long; its connection is of no use any more."""
+        if step is _WAITING and self._reader.received:
+            step = "receiving its answer"
+        return DeadlineError(f"{destination} took longer than {timeout:g} s: given up while {step}")
+
+    def is_fresh(self) -> bool:
+        """Whether this idle connection can be used again, as far as one can see from here."""
+        return self.sock is not None and not self._is_stale(monotonic())
+
+    def _push(self, data: bytes | memoryview) -> None:
+        try:
+            sent = self.sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except (BrokenPipeError, ConnectionResetError):
+            self._whole, sent = False, len(data)
+        self._rest = memoryview(data)[sent:] if sent < len(data) else _NOTHING
+
+    def _end(self, whole: bool) -> None:
+        """The answer is complete: this connection stays open only if it is fit for another exchange."""
+        if whole and self._reader.reusable:
             self.idle_since = monotonic()
         else:
             self.close()
-        return reply
 
     def _is_stale(self, now: float) -> bool:
         """Whether an idle connection is of no use any more.
@@ -223,6 +273,8 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
 
 
 def _explained(destination: str, host: str, step: str, error: Exception) -> DispatchError:
+    if isinstance(error, DispatchError):
+        return DispatchError(f"{destination} {error}")
     if isinstance(error, socket.gaierror):
         return DestinationError(f"{destination} cannot be reached: the name {host} does not resolve ({error.strerror})")
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from bus_core.dispatch.connection import PlainConnection
 from bus_core.dispatch.destination import is_single_label, parse_destination
 from bus_core.dispatch.encoding import Encoded, encode
 from bus_core.dispatch.pool import Pool, Pools
@@ -33,6 +34,11 @@ class Route:
 
     def __repr__(self) -> str:
         return f"Route({self.destination!r})"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an open connection that nobody uses, and that can be used without a thread."""
+        return self.pool.has_open
 
 
 class MessageDispatcher:
@@ -134,9 +140,25 @@ class MessageDispatcher:
             self._timeout if timeout is None else timeout,
             self._max_reply_bytes,
         )
-        if 200 <= reply.status < 300:
-            return reply
-        raise ResponseError(route.destination, reply.status, dict(reply.headers), reply.body)
+        return _judged(route, reply)
+
+    def start(self, connection: PlainConnection, route: Route, event: Encoded) -> None:
+        """Begin one POST on an open connection of the route's pool, and never wait: the steps of `send` for whoever
+        waits for many sockets at once. The deadline is the caller's to keep.
+
+        Raises:
+            OSError: the connection is of no use.
+        """
+        connection.start(route.prefix, event)
+
+    def go_on(self, connection: PlainConnection, route: Route) -> Reply | None:
+        """The answer to what was started, once it is complete; None before. Call it when the socket is ready.
+
+        Raises:
+            DispatchError: as `send` does.
+        """
+        reply = connection.go_on(route.destination, self._max_reply_bytes)
+        return None if reply is None else _judged(route, reply)
 
     def reply_to_message(self, reply: Reply, origin: Message) -> Message | None:
         """The event that a reply is: its body and its own forwarded headers; None if the body is empty.
@@ -152,3 +174,9 @@ class MessageDispatcher:
     def close(self) -> None:
         """Close idle connections now and the others when their exchange ends; nothing can be sent from then on."""
         self._pools.close()
+
+
+def _judged(route: Route, reply: Reply) -> Reply:
+    if 200 <= reply.status < 300:
+        return reply
+    raise ResponseError(route.destination, reply.status, dict(reply.headers), reply.body)

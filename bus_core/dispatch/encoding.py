@@ -36,15 +36,17 @@ class Encoded:
     Attributes:
         head: the header lines and the empty line after them; neither request line nor Host.
         payload: the event's own bytes object, shared and never copied per destination.
+        size: bytes of both.
 
     Immutable, safe to share between threads.
     """
 
-    __slots__ = ("head", "payload")
+    __slots__ = ("head", "payload", "size")
 
     def __init__(self, head: bytes, payload: bytes) -> None:
         self.head = head
         self.payload = payload
+        self.size = len(head) + len(payload)
 
     def __repr__(self) -> str:
         return f"Encoded(<{len(self.head)} bytes of headers>, <{len(self.payload)} bytes>)"

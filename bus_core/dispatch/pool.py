@@ -88,11 +88,36 @@ class Pool(urllib3.HTTPConnectionPool):
                     idle.trim()
         return reply
 
+    def take_open(self) -> PlainConnection | None:
+        """An open connection that nobody uses, now the caller's to use and to close; None if there is none."""
+        idle = self.pool
+        while idle is not None and idle.connections:
+            try:
+                connection = idle.connections.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if connection.is_fresh():
+                return connection
+            connection.close()
+        return None
+
+    @property
+    def has_open(self) -> bool:
+        """Whether `take_open` may find something."""
+        return self.pool is not None and bool(self.pool.connections)
+
 
 class SecurePool(Pool, urllib3.HTTPSConnectionPool):
     """The same over TLS."""
 
     ConnectionCls = SecureConnection
+
+    def take_open(self) -> None:
+        """None: what TLS has decrypted already does not show on the socket, so nobody can wait for it there."""
+
+    @property
+    def has_open(self) -> bool:
+        return False
 
 
 class Pools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,8 +46,9 @@ class Service(Protocol):
     def asgi(self) -> ASGIApp:
         """The application."""
 
-    def start(self) -> None:
-        """Called in the worker before it accepts. Raising ends the whole server: nothing is gained by a retry."""
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called in the worker before it accepts, on the thread of its loop. Raising ends the whole server: nothing is
+        gained by a retry."""
 
     async def stop(self, connections: Connections) -> None:
         """Called on SIGTERM or SIGINT while the sockets still listen and answer; the worker ends when it returns."""

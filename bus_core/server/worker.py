@@ -73,7 +73,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self.connections: set[BusProtocol] = set()
         self.wanted_stop = asyncio.Event()
         self._complained = 0.0
-        service.start()
+        service.start(self.loop)
 
     def admit(self, connection: BusProtocol) -> bool:
         if len(self.connections) >= self.limits.max_connections:

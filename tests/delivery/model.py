@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bus_core.delivery.board import Board
+from bus_core.delivery.board import WARM_BYTES, Board
 from bus_core.delivery.lane import RECENT, Item, Lane, LaneLimits
 from bus_core.errors import BusyError
 from bus_core.message import Message
 
 LIMITS = LaneLimits(events=6, bytes=40_000, in_flight=3, stall_after=5.0)
 SUSPECTS = 2
-SIZES = st.sampled_from([10, 256, 9_000, 30_000, 50_000])
+SIZES = st.sampled_from([10, 256, 9_000, 30_000, 50_000, WARM_BYTES + 1])
 KEYS = st.sampled_from(["a", "b", None])
 LANES = st.integers(0, 2)
 SINK = 3
@@ -94,6 +94,7 @@ class BoardMachine(RuleBasedStateMachine):
         self.board = Board(suspects=SUSPECTS)
         self.lanes = [Lane(str(number), LIMITS, None, 0.0) for number in range(4)]
         self.models = [Model() for _ in range(4)]
+        self.warm_open = False
         self.number = 0
         self.settled: set[int] = set()
 
@@ -152,9 +153,27 @@ class BoardMachine(RuleBasedStateMachine):
         assert not refused
         model.admit(event, self.now)
 
-    @rule()
-    def take(self) -> None:
-        item = self.board.take(self.now)
+    @rule(index=st.integers(0, 3), warm=st.booleans())
+    def connect(self, index: int, warm: bool) -> None:
+        """A thread has left a connection open, or it was closed."""
+        self.lanes[index].warm = warm
+
+    @rule(is_open=st.booleans())
+    def open_warm(self, is_open: bool) -> None:
+        self.board.open_warm(is_open)
+        self.warm_open = is_open
+
+    @rule(loop_first=st.booleans())
+    def take(self, loop_first: bool) -> None:
+        """The event loop and the threads ask in turn; what one of them meets in its ring may be the other's."""
+        item = None if loop_first else self.board.take(self.now)
+        if item is None and (item := self.board.take_warm(self.now)) is not None:
+            lane = item.lane
+            assert self.warm_open
+            assert lane.warm
+            assert item.size <= WARM_BYTES
+            assert not lane.is_suspect(self.now)
+        item = item or self.board.take(self.now) or self.board.take_warm(self.now)
         suspects = sum(event.probe for _, event in self._flying())
         if item is None:
             for index in range(4):
@@ -179,6 +198,18 @@ class BoardMachine(RuleBasedStateMachine):
         elif model.count("flying") >= LIMITS.in_flight:
             return False
         return model.bytes <= LIMITS.bytes or not model.count("flying")
+
+    @precondition(lambda self: any(not event.probe for _, event in self._flying()))
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        """There was no connection for it."""
+        chosen = [(i, e) for i, e in self._flying() if not e.probe and e not in self.models[i].orphans]
+        if chosen:
+            _, event = data.draw(st.sampled_from(chosen))
+            assert event.real is not None
+            self.board.put_back(event.real, event.size, self.now)
+            assert not event.real.lane.warm
+            event.state = "ready"
 
     @precondition(lambda self: self._flying())
     @rule(
@@ -277,7 +308,7 @@ class BoardMachine(RuleBasedStateMachine):
         for _ in range(10_000):
             # One lap: everything due becomes ready, everything that may start is delivered.
             self.board.wake(self.now)
-            item = self.board.take(self.now)
+            item = self.board.take_warm(self.now) or self.board.take(self.now) or self.board.take_warm(self.now)
             if item is not None:
                 self.board.finish(item, self.now, success=True)
                 continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,9 +30,11 @@ FAST: dict[str, Any] = {
 class Rig:
     """Opens subscriptions of one channel and waits for their lanes."""
 
-    def __init__(self, limits: LaneLimits | None = None) -> None:
+    def __init__(self, limits: LaneLimits | None = None, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.dispatcher = MessageDispatcher()
         self.delivery = Delivery(self.dispatcher, limits=limits)
+        if loop is not None:
+            attach(self.delivery, loop)
         self.drops: list[tuple[str, str, int]] = []
 
     def open(
@@ -59,9 +63,32 @@ class Rig:
         self.dispatcher.close()
 
 
+def attach(delivery: Delivery, loop: asyncio.AbstractEventLoop) -> None:
+    """Have a loop that runs on another thread deliver."""
+
+    async def on_loop() -> None:
+        delivery.attach(loop)
+
+    asyncio.run_coroutine_threadsafe(on_loop(), loop).result(5)
+
+
 @contextlib.contextmanager
-def rig(limits: LaneLimits | None = None) -> Iterator[Rig]:
-    made = Rig(limits)
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that runs on a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+
+@contextlib.contextmanager
+def rig(limits: LaneLimits | None = None, loop: asyncio.AbstractEventLoop | None = None) -> Iterator[Rig]:
+    made = Rig(limits, loop)
     count = telemetry.dropped.inc
 
     def note(*labels: str, by: float = 1) -> None:

@@ -7,6 +7,7 @@ BUS_ISOLATION_PAIRS and BUS_ISOLATION_DELIVERIES may shorten it; one pair is too
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import time
@@ -22,6 +23,7 @@ from bus_core.message import Message
 from bus_core.references import ChannelReference, SubscriptionReference
 from bus_core.resources import DeliverySpec
 from tests.delivery.crowd import Crowd, stamp
+from tests.delivery.rig import attach, event_loop
 from tests.support import wait_for
 
 TIMEOUT = 2.0
@@ -61,7 +63,10 @@ def crowd() -> Iterator[Crowd]:
 class Bench:
     """Publishes at a rate to ten subscribers, on ten channels or on one."""
 
-    def __init__(self, crowd: Crowd, shared: bool, max_threads: int = 256) -> None:
+    def __init__(
+        self, crowd: Crowd, shared: bool, loop: asyncio.AbstractEventLoop | None, max_threads: int = 256
+    ) -> None:
+        self.loop = loop
         self.crowd = crowd
         self.channels = [ChannelReference("shared" if shared else f"c{number}") for number in range(10)]
         self.per_event = 10 if shared else 1
@@ -73,6 +78,8 @@ class Bench:
         names += list(HOSTILE) if hostile else [f"other-{number}" for number in range(3)]
         dispatcher = MessageDispatcher()
         delivery = Delivery(dispatcher, limits=LaneLimits(events=50_000), max_threads=self.max_threads)
+        if self.loop is not None:
+            attach(delivery, self.loop)
         for name, channel in zip(names, self.channels, strict=True):
             delivery.open(Target(channel, SubscriptionReference(name), self.crowd.url(name), "", SPEC))
         self.crowd.latencies()
@@ -126,9 +133,11 @@ def compare(bench: Bench, size: Size) -> tuple[float, float, float]:
     return statistics.median(ratios), spread, latest
 
 
+@pytest.mark.parametrize("looping", [False, True], ids=["threads alone", "event loop and threads"])
 @pytest.mark.parametrize("shared", [False, True], ids=["channels of their own", "one shared channel"])
-def test_others_do_not_notice(crowd: Crowd, shared: bool) -> None:
-    ratio, spread, latest = compare(Bench(crowd, shared), SHORT)
+def test_others_do_not_notice(crowd: Crowd, shared: bool, looping: bool) -> None:
+    with event_loop() as loop:
+        ratio, spread, latest = compare(Bench(crowd, shared, loop if looping else None), SHORT)
     assert ratio <= SHORT.ratio + spread
     assert latest < TIMEOUT / 2
 
@@ -136,7 +145,8 @@ def test_others_do_not_notice(crowd: Crowd, shared: bool) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("shared", [False, True], ids=["channels of their own", "one shared channel"])
 def test_others_do_not_notice_at_full_size(crowd: Crowd, shared: bool) -> None:
-    ratio, spread, latest = compare(Bench(crowd, shared), FULL)
+    with event_loop() as loop:
+        ratio, spread, latest = compare(Bench(crowd, shared, loop), FULL)
     assert ratio <= FULL.ratio + spread
     assert latest < TIMEOUT / 2
 
@@ -149,5 +159,5 @@ def test_it_fails_where_all_lanes_share_one_pool_without_rules(
     hangs is not replaced."""
     monkeypatch.setattr(Lane, "is_suspect", lambda lane, now: False)
     monkeypatch.setattr(crew, "STUCK_AFTER", float("inf"))
-    latencies = Bench(crowd, shared, max_threads=16).run(True, deliveries=350, rate=100 if shared else 1000)
+    latencies = Bench(crowd, shared, None, max_threads=16).run(True, deliveries=350, rate=100 if shared else 1000)
     assert latencies[-1] > TIMEOUT / 2, "without the rules the hung one holds the others up"

@@ -230,7 +230,7 @@ def test_it_mounts_in_an_application_of_somebody_else() -> None:
     class Service:
         asgi = app
 
-        def start(self) -> None:
+        def start(self, loop: asyncio.AbstractEventLoop) -> None:
             """Nothing to start."""
 
         async def stop(self, connections: Connections) -> None:

@@ -24,7 +24,7 @@ class Echo:
         self.stopped = threading.Event()
         self.bodies: list[bytes] = []
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""
 
     async def stop(self, connections: Connections) -> None:

@@ -26,7 +26,7 @@ from bus_core.server import Limits, bind, serve_workers
 class Slow:
     stopping = False
 
-    def start(self):
+    def start(self, loop):
         if "broken" in sys.argv:
             raise ConfigurationError("the cure is this")
         if "faulty" in sys.argv:
