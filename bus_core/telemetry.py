@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -61,12 +61,6 @@ class Counter(_Metric):
         if self._real is not None:
             (self._real.labels(*values) if values else self._real).inc(by)
 
-    def bind(self, *values: str) -> Callable[[float], None]:
-        """The label look-up done once, for the event path: call the result with the amount to add."""
-        if self._real is None:
-            return _nothing
-        return (self._real.labels(*values) if values else self._real).inc
-
 
 class Gauge(_Metric):
     """A level; with several workers the sum over those alive. Thread-safe. A driver makes its own at module level."""
@@ -103,7 +97,7 @@ reconciles = Counter("bus_reconciles", "Reconciled channels, by result", ["resul
 
 
 def enable(directory: Path | None = None) -> None:
-    """Start measuring. Call once per process, before any `bind`, and before the workers are forked.
+    """Start measuring. Call once per process, before the workers are forked.
 
     Args:
         directory: where the workers share their values; None for a lone process.
@@ -154,7 +148,3 @@ def get_logger(name: str) -> BoundLogger:
             cache_logger_on_first_use=True,
         ),
     )
-
-
-def _nothing(amount: float) -> None:
-    """What a metric does before telemetry is enabled."""
