@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -72,6 +72,8 @@ class DriverHooks:
         self._hook = manager.hook
         self.name = driver.name
         self.declared: Sequence[Parameter] = driver.parameters
+        self.receive = _direct(manager.hook.receive)
+        """The driver's `receive` with channel, message and parameters; an awaitable exactly when `receive_is_async`."""
         self.receive_is_async = inspect.iscoroutinefunction(driver.cls.receive)  # type: ignore[attr-defined]
 
     def sync_bus(self, bus: AnyBus) -> None:
@@ -100,13 +102,21 @@ class DriverHooks:
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> None:
         self._hook.unsubscribe(channel=channel, subscription=subscription)
 
-    def receive(
-        self, channel: ChannelReference, message: Message, parameters: ResolvedParameters
-    ) -> Awaitable[None] | None:
-        """The driver's `receive`; an awaitable exactly when `receive_is_async`."""
-        return cast(
-            "Awaitable[None] | None", self._hook.receive(channel=channel, message=message, parameters=parameters)
-        )
+
+def _direct(
+    hook: pluggy.HookCaller,
+) -> Callable[[ChannelReference, Message, ResolvedParameters], Awaitable[None] | None]:
+    """The one implementation of a hook without pluggy's loop over all of them, for the hook that every event goes
+    through: 3 % of what an event with one subscription costs."""
+    (implementation,) = hook.get_hookimpls()
+    call = cast("Callable[..., Awaitable[None] | None]", implementation.function)
+    all_names = ("channel", "message", "parameters")
+    if implementation.argnames == all_names:
+        return call
+    if implementation.argnames == all_names[:2]:
+        return lambda channel, message, parameters: call(channel, message)
+    wanted = [all_names.index(name) for name in implementation.argnames]
+    return lambda *given: call(*(given[index] for index in wanted))
 
 
 @dataclass(frozen=True, slots=True)
