@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.config import Config
@@ -39,6 +40,11 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
     def _on_headers_complete(self) -> bool:
         self._head_timer.cancel()
         return bool(super()._on_headers_complete())
+
+    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
+        """Without a task of its own for each request, which is for applications that go on after their answer: ours do
+        not, and it costs two rounds of the event loop."""
+        return bool(await self._handle_http_request(request, sockname, peername))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._counted:
