@@ -157,7 +157,8 @@ class ManifestSource:
             data = copy.deepcopy(entry.object)
             if change(data):
                 self._store(key, Entry(data, entry.origin))
-        self._report()
+        with self._reporting:  # of this one alone: to look at all for each write would take minutes with a thousand
+            self._tell(key, self._state.read(key))
         return True
 
     def _store(self, key: ResourceKey, entry: Entry) -> None:
@@ -245,19 +246,25 @@ class ManifestSource:
 
     def _report(self) -> None:
         """Tell of every stored resource that differs from what was told last."""
-        if self._on_change is None:
-            return
         with self._reporting:
             stored = self._state.read_all()
             for key in [key for key in self._reported if key not in stored]:
-                del self._reported[key]
-                self._on_change(Change(key, None))
+                self._tell(key, None)
             for key, entry in stored.items():
-                metadata = entry.object["metadata"]
-                version = f"{metadata['uid']} {metadata['resourceVersion']}"
-                if self._reported.get(key) != version:
-                    self._reported[key] = version
-                    self._on_change(Change(key, from_object(entry.object)))
+                self._tell(key, entry)
+
+    def _tell(self, key: ResourceKey, entry: Entry | None) -> None:
+        if self._on_change is None:
+            return
+        if entry is None:
+            if self._reported.pop(key, None) is not None:
+                self._on_change(Change(key, None))
+            return
+        metadata = entry.object["metadata"]
+        version = f"{metadata['uid']} {metadata['resourceVersion']}"
+        if self._reported.get(key) != version:
+            self._reported[key] = version
+            self._on_change(Change(key, from_object(entry.object)))
 
     def _sign(self) -> _Signature:
         """Tells cheaply whether any file has changed; follows links, so that a swapped one counts."""
