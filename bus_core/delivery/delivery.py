@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import random
 import threading
 import time
@@ -63,7 +62,7 @@ class Delivery:
         self._limits = limits or LaneLimits()
         self._lock = threading.Lock()
         self._board = Board(suspects=max_threads // 2)
-        self._exchanger = Exchanger(dispatcher, jitter, lambda: dt.datetime.now(dt.UTC))
+        self._exchanger = Exchanger(dispatcher, jitter, time.time)
         self._lanes: dict[SubscriptionReference, Lane] = {}
         self._sinks: dict[tuple[str, str], Lane] = {}
         self._by_channel: dict[ChannelReference, tuple[Lane, ...]] = {}

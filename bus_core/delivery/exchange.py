@@ -46,15 +46,13 @@ class Exchanger:
     Args:
         dispatcher: does the HTTP.
         random: the source of jitter, in [0, 1).
-        now: the wall clock, for dead letters and for `Retry-After` dates.
+        clock: Unix time in seconds, for dead letters and for `Retry-After` dates.
     """
 
-    def __init__(
-        self, dispatcher: MessageDispatcher, random: Callable[[], float], now: Callable[[], dt.datetime]
-    ) -> None:
+    def __init__(self, dispatcher: MessageDispatcher, random: Callable[[], float], clock: Callable[[], float]) -> None:
         self._dispatcher = dispatcher
         self._random = random
-        self._now = now
+        self._clock = clock
 
     def run(self, item: Item, target: Target) -> Verdict:
         """One exchange, or two where the subscriber replies. `target` is the subscription's, also for a dead letter."""
@@ -74,7 +72,7 @@ class Exchanger:
             DestinationError: that is no destination.
         """
         if not item.first:
-            item.first = self._now().timestamp()
+            item.first = self._clock()
         if item.leg is Leg.EVENT:
             destination = target.subscriber or target.reply_to
         else:
@@ -122,6 +120,9 @@ class Exchanger:
         """The dead letter of an event that was never tried."""
         letter = dead_letter(message, target.subscriber or target.reply_to, error, 0, self._now(), self._now())
         return letter, encode(letter)
+
+    def _now(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self._clock(), dt.UTC)
 
     def _judge(self, item: Item, target: Target, error: DispatchError) -> Verdict:
         spec = target.spec

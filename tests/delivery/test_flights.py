@@ -264,6 +264,7 @@ def test_a_subscriber_that_reads_slowly_gets_everything(loop: asyncio.AbstractEv
 def test_when_the_loop_has_all_it_can_take_threads_go_on(
     loop: asyncio.AbstractEventLoop, by_thread: ByThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(flights, "FEW", 2)
     monkeypatch.setattr(flights, "MOST", 2)
     go_on = threading.Event()
 
