@@ -191,6 +191,20 @@ def raw(address: str, data: bytes, *, shut: bool = False, timeout: float = 5.0) 
         return answer
 
 
+def children(parent: int) -> list[int]:
+    """The processes that this one has started. (The kernel's own list of them may leave some out.)"""
+    if not Path("/proc").exists():
+        listed = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in listed.stdout.split()]
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            number = int(entry.name)
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(number)
+    return sorted(found)
+
+
 class BusProcess:
     """`bus run` as a process of its own, with its log read line by line; on a folder unless the arguments name a
     cluster."""
@@ -256,11 +270,7 @@ class BusProcess:
         return "\n".join(self.lines)
 
     def worker_pids(self) -> list[int]:
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        if path.exists():
-            return [int(pid) for pid in path.read_text().split()]
-        listed = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in listed.stdout.split()]
+        return children(self.process.pid)
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 20.0) -> int:
         if self.process.poll() is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from tests.bench.hosts import HOST, drained, host
+from tests.bench.hosts import HOST, drained, host, quiet
 from tests.bench.machine import cpu, nginx, rss, wrk
 from tests.bench.report import Report, Spread, merge, ratio
 
@@ -21,7 +21,7 @@ def run(rounds: int, seconds: float) -> list[Report]:
         for number in range(rounds + 1):
             figures = {}
             for count, process in hosts.items():
-                before, used = sink.count(), cpu(process.worker_pids())
+                before, used = quiet(sink.count), cpu(process.worker_pids())
                 load = wrk(process.events, HOST, seconds=seconds, connections=CONNECTIONS, body=BODY)
                 arrived = drained(sink.count, before + load.accepted) - before
                 figures[f"{count} cpu"] = (cpu(process.worker_pids()) - used) / arrived * 1e6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,7 +46,11 @@ def host(
         process = BusProcess(folder, Path(name) / "state", "--driver", driver, *options, bus="default/bench")
         try:
             process.wait_ready(60)
-            wait_for(lambda: len(process.says('"serving"')) >= channels * process.workers, 180, "every channel serves")
+            wait_for(
+                lambda: len(process.says('"serving"', '"channel"')) >= channels * process.workers,
+                180,
+                "every channel serves",
+            )
             yield process
         finally:
             process.stop(timeout=60)
@@ -56,3 +61,14 @@ def drained(count: Callable[[], int], expected: int, timeout: float = 60.0) -> i
     with contextlib.suppress(AssertionError):
         wait_for(lambda: count() >= expected, timeout)
     return count()
+
+
+def quiet(count: Callable[[], int]) -> int:
+    """Wait until nothing arrives any more, for instance of the load before; what has arrived."""
+    last, since = count(), time.monotonic()
+    while time.monotonic() - since < 0.15:
+        time.sleep(0.03)
+        now = count()
+        if now != last:
+            last, since = now, time.monotonic()
+    return last

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.bench.hosts import HOST, drained, host
+from tests.bench.hosts import HOST, drained, host, quiet
 from tests.bench.latency import send, subscriber
 from tests.bench.machine import nginx, rss, wrk
 from tests.bench.report import Report
@@ -26,7 +26,7 @@ def _unpaced(rounds: int, seconds: float) -> Report:
     with nginx() as sink, host("stub", 1, sink.url) as process:
         for _ in range(rounds):
             for connections in (16, 64, 256):
-                before, began = sink.count(), time.monotonic()
+                before, began = quiet(sink.count), time.monotonic()
                 load = wrk(process.events, HOST, seconds=seconds, connections=connections, body=BODY)
                 arrived = drained(sink.count, before + load.accepted) - before
                 assert arrived >= load.accepted, f"{load.accepted - arrived} of {load.accepted} lost"
@@ -54,7 +54,7 @@ def _paced(seconds: float) -> Report:
         host("stub", 1, sink.url, "--lane-in-flight", "16", "--lane-events", "1000") as process,
     ):
         for times in (1, 2, 10):
-            before = sink.count()
+            before = quiet(sink.count)
             began = time.monotonic()
             answers = send(process.events, HOST, PACE * times, seconds)
             rates[times] = (sink.count() - before) / (time.monotonic() - began)

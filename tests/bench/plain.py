@@ -10,13 +10,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import falcon
 import urllib3
 
-from tests.support import free_port, request, wait_for
+from tests.support import children, free_port, request, wait_for
 
 THREADS = 16
 
@@ -60,8 +59,7 @@ class Process:
         self._process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
 
     def worker_pids(self) -> list[int]:
-        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return children(self._process.pid)
 
     def stop(self) -> None:
         self._process.terminate()

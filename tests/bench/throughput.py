@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tests.bench.bare import bare
-from tests.bench.hosts import HOST, drained, host
+from tests.bench.hosts import HOST, drained, host, quiet
 from tests.bench.machine import Nginx, cpu, nginx, rss, wrk
 from tests.bench.plain import plain
 from tests.bench.report import Report, Spread, merge, ratio
@@ -28,7 +28,7 @@ def run(rounds: int, seconds: float) -> list[Report]:
         sink = stack.enter_context(nginx())
         ours = {count: stack.enter_context(host("stub", count, sink.url)) for count in (1, 10, 100)}
         two = stack.enter_context(host("stub", 1, sink.url, "--workers", "2"))
-        theirs = {count: stack.enter_context(plain([sink.url()] * count)) for count in (1, 10)}
+        theirs = {count: stack.enter_context(plain([f"http://127.0.0.1:{sink.port}/"] * count)) for count in (1, 10)}
         ways: dict[str, Callable[[], dict[str, float]]] = {}
         for count, process in ours.items():
             ways[f"ours, {count} subscriptions"] = _way(process, sink, count, seconds)
@@ -53,7 +53,7 @@ def _way(
 ) -> Callable[[], dict[str, float]]:
     def once() -> dict[str, float]:
         pids = process.worker_pids()
-        before, used, began = sink.count(), cpu(pids), time.monotonic()
+        before, used, began = quiet(sink.count), cpu(pids), time.monotonic()
         load = wrk(process.events, HOST, seconds=seconds, connections=CONNECTIONS, body=body, close=close)
         wanted = load.accepted * subscriptions
         arrived = drained(sink.count, before + wanted) - before
