@@ -27,7 +27,7 @@ demo: $(STAMP) ## the main job: events reach every subscription of a channel
 	@$(BIN)/bus demo
 
 test: $(STAMP) ## the tests, in under three minutes
-	@$(BIN)/pytest -m "not soak"
+	@$(BIN)/pytest -m "not soak" --numprocesses=2 --dist=loadscope
 
 e2e: $(STAMP) ## the tests that bring real servers of other kinds
 	@$(BIN)/python -m tests.e2e.cluster.server
