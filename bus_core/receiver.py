@@ -201,6 +201,7 @@ class MessageReceiver:
 
     def _make_app(self) -> ASGIApp:
         app: Any = falcon.asgi.App()
+        app.resp_options.default_media_type = None  # a 202 is empty, and of no type
         app.add_route("/", _Root(self))
         app.add_sink(_elsewhere, "/")
         app.add_error_handler(falcon.HTTPMethodNotAllowed, _other_method)

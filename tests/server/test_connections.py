@@ -23,6 +23,7 @@ class Echo:
     def __init__(self) -> None:
         self.stopped = threading.Event()
         self.bodies: list[bytes] = []
+        self.hold: threading.Event | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""
@@ -41,6 +42,8 @@ class Echo:
             if not event.get("more_body", False):
                 break
         self.bodies.append(body)
+        while self.hold is not None and not self.hold.is_set():
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
@@ -73,6 +76,40 @@ def test_a_connection_without_a_request_head_is_closed_in_time(data: bytes) -> N
         with contextlib.suppress(ConnectionResetError):
             assert sock.recv(100) == b""
         assert 0.2 < time.monotonic() - began < 2
+
+
+def test_a_connection_without_another_request_is_closed_in_time() -> None:
+    ask = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+    with (
+        serving(Limits(keepalive=1)) as (address, service),
+        connect(address, ask) as idle,
+        connect(address, ask) as busy,
+    ):
+        assert b"200" in idle.recv(1000)
+        began = time.monotonic()
+        idle.setblocking(False)
+        closed = False
+        while not closed and time.monotonic() - began < 5:
+            busy.sendall(ask)
+            assert busy.recv(1000), "one that goes on asking stays"
+            with contextlib.suppress(BlockingIOError):
+                closed = idle.recv(1000) == b""
+        assert 0.9 < time.monotonic() - began < 3
+        assert len(service.bodies) > 2
+
+
+def test_what_is_pipelined_behind_a_request_is_bounded() -> None:
+    """A sender that does not wait for its answer is not read any further."""
+    with serving(Limits()) as (address, service):
+        service.hold = threading.Event()
+        with connect(address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi") as sock:
+            sock.settimeout(0.5)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                while sent < 64 << 20:
+                    sent += sock.send(b"x" * (1 << 20))
+            assert sent < 32 << 20, "the kernel's buffers, and 256 KiB"
+            service.hold.set()
 
 
 def test_slow_connections_do_not_starve_a_fast_one() -> None:
