@@ -39,9 +39,10 @@ def test_exactly_one_leads_and_the_other_takes_over(stage: Stage) -> None:
     wait_for(lambda: len(stage.calls("subscribe", "one")) == 2, what="both dispatch")
     assert len(stage.calls("provision", "orders")) == 1, "one leads"
 
+    (worker,) = first.worker_pids()
     began = time.monotonic()
     first.process.kill()
-    os.kill(first.worker_pids()[0], signal.SIGKILL) if first.worker_pids() else None
+    os.kill(worker, signal.SIGKILL)
     for role in ROLES:
         wait_for(lambda role=role: holder(stage, role) in second.worker_pids(), 15)  # type: ignore[misc]
     print(f"\nkill -9: another leads after {time.monotonic() - began:.1f} s")
