@@ -46,8 +46,8 @@ def retry_after(error: DispatchError, limit: float, now: dt.datetime) -> float:
         return min(float(value[:9]), limit)
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=dt.UTC)
+        return min(max((moment - now).total_seconds(), 0.0), limit)
+    except (ValueError, OverflowError):  # no date, or one that no calendar has
         return 0.0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return min(max((moment - now).total_seconds(), 0.0), limit)

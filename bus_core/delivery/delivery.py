@@ -14,7 +14,7 @@ from bus_core import telemetry
 from bus_core.delivery.board import Board
 from bus_core.delivery.check import check
 from bus_core.delivery.crew import Crew
-from bus_core.delivery.exchange import DONE, Exchanger, Verdict
+from bus_core.delivery.exchange import DONE, Exchanger, Verdict, is_circling
 from bus_core.delivery.flights import Flights
 from bus_core.delivery.lane import Item, Lane, LaneLimits, Leg, Target
 from bus_core.delivery.letter import StalledError, reason
@@ -280,9 +280,9 @@ class Delivery:
         target = lane.target
         assert target is not None
         error = StalledError(f"the lane of subscription {lane.name} is full and has had no success for too long")
-        if not target.spec.dead_letter_sink:
+        if not target.spec.dead_letter_sink or is_circling(message):
             with self._lock:
-                self._drop(lane, "stalled", str(error))
+                self._drop(lane, "loop" if is_circling(message) else "stalled", str(error))
             return
         letter, parcel = self._exchanger.shed(message, target, error)
         with self._lock:

@@ -40,6 +40,12 @@ class Verdict:
 DONE = Verdict()
 
 
+def is_circling(message: Message) -> bool:
+    """Whether a dead letter has been passed on too often. Sinks that are channels can lead back to each other; each
+    letter counts as a hop, so this ends."""
+    return is_dead_letter(message) and message.hops > MAX_HOPS
+
+
 class Exchanger:
     """Sends items and judges the answers. Thread-safe: its state is the dispatcher's.
 
@@ -114,7 +120,12 @@ class Exchanger:
             error = DispatchError(f"internal error: {type(error).__name__}: {error}")
         # The route may have been the reason: a channel that came or went, an address that changed.
         item.lane.routes.clear()
-        return self._judge(item, target, error)
+        try:
+            return self._judge(item, target, error)
+        except Exception:
+            log.exception("a failed exchange could not be judged", subscription=str(target.subscription))
+            spent = item.leg is not Leg.LETTER and item.attempts > (target.spec.retry or 0)
+            return Verdict(error, wait=None if spent else backoff.MAX_BACKOFF)
 
     def shed(self, message: Message, target: Target, error: DispatchError) -> tuple[Message, Encoded]:
         """The dead letter of an event that was never tried."""
@@ -135,8 +146,7 @@ class Exchanger:
         if retryable and item.attempts <= (spec.retry or 0):
             asked = backoff.retry_after(error, spec.retry_after_max or 0.0, self._now())
             return Verdict(error, wait=max(wait, asked))
-        if is_dead_letter(item.message) and item.message.hops > MAX_HOPS:
-            # Sinks that are channels can lead back to each other; each letter counts as a hop, so this ends.
+        if is_circling(item.message):
             return Verdict(LoopError(f"sent from sink to sink {MAX_HOPS} times; the last error: {error}"), final=True)
         if not spec.dead_letter_sink:
             return Verdict(error, final=not retryable)

@@ -77,12 +77,22 @@ def test_the_three_date_forms_of_rfc_9110(form: str) -> None:
         ("\u0661", 0),
         ("soon", 0),
         ("Wed, 99 Foo 2030 00:00:00 GMT", 0),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999999999999", 0),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 60),
         (in_form(NOW - dt.timedelta(hours=1), "fixdate"), 0),
         (in_form(NOW + dt.timedelta(hours=1), "fixdate"), 60),
     ],
 )
 def test_retry_after(value: str | None, seconds: float) -> None:
     assert asks(value) == seconds
+
+
+@given(
+    st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,25} [A-Z][a-z]{2} \d{1,25} [\d:]{1,12} [+-]?\w{1,25}")
+)
+def test_whatever_it_says_it_is_a_wait(value: str) -> None:
+    assert 0 <= asks(value) <= 60
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(429, 7), (503, 7), (500, 0), (404, 0), (400, 0), (302, 0)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bus_core.delivery import LaneLimits
+from bus_core.delivery import LaneLimits, backoff
 from bus_core.errors import PermanentError
 from bus_core.message import Message
 from bus_core.references import ChannelReference
@@ -138,6 +138,58 @@ def test_dead_letters_that_are_sent_in_a_circle_end() -> None:
             assert len(channels.requests) == 33
         it.close()
         assert it.dropped("loop") == 1
+
+
+def test_dead_letters_that_are_shed_in_a_circle_end() -> None:
+    """The same, where both lanes are full and stalled: no letter is ever tried by a subscriber."""
+    first, second = ChannelReference("first"), ChannelReference("second")
+    with rig(LaneLimits(events=4, stall_after=0.0)) as it, subscriber(lambda _: Answer(500)) as bad:
+
+        def hand_on(request: Request) -> Answer:
+            message = Message({k: v for k, v in request.headers.items() if k.startswith(("ce-", "knative-"))}, b"x")
+            it.delivery.publish(second if request.host.startswith("second") else first, message)
+            return Answer()
+
+        with subscriber(hand_on) as channels:
+            slow: dict[str, Any] = {"retry": 5, "backoff_delay": 60.0}
+            it.open("one", bad.url(), channel=first, dead_letter_sink=channels.url("second"), **slow)
+            it.open("two", bad.url(), channel=second, dead_letter_sink=channels.url("first"), **slow)
+            it.publish(*[b"full"] * 4, channel=first)
+            it.publish(*[b"full"] * 4, channel=second)
+            it.publish(b"x", channel=first)
+            wait_for(lambda: len(channels.requests) == 33)
+            wait_for(lambda: not any(depth for name, depth in it.delivery.depths().items() if name.startswith("sink")))
+            assert len(channels.requests) == 33
+        it.close()
+        assert it.dropped("loop") == 1
+
+
+@pytest.mark.parametrize("value", ["Wed, 21 Oct 2015 07:28:00 +99999999999999999999", "\x80"])
+def test_whatever_a_subscriber_says_the_thread_goes_on(value: str) -> None:
+    numbers = iter(range(9))
+    with (
+        rig() as it,
+        subscriber(lambda _: Answer(503 if next(numbers) == 0 else 204, b"", {"retry-after": value})) as s,
+    ):
+        it.open("one", s.url())
+        it.publish(b"x")
+        it.settle()
+        assert len(s.requests) == 2
+
+
+def test_a_fault_in_the_judgement_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> float:
+        raise RuntimeError("a fault of ours")
+
+    with subscriber(lambda _: Answer(500)) as bad, rig() as it:
+        monkeypatch.setattr(backoff, "delay", fails)
+        monkeypatch.setattr(backoff, "MAX_BACKOFF", 0.01)
+        it.open("one", bad.url(), retry=2)
+        it.publish(b"x")
+        it.settle()
+        assert len(bad.requests) == 3
+        it.close()
+        assert it.dropped("unavailable") == 1
 
 
 @pytest.mark.parametrize("sink", ["http://orders.default.localhost:8080/", "http://orders.default.svc.cluster.local/"])
