@@ -114,7 +114,9 @@ class ReplyReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            raise DispatchError("switched protocols (101), which nobody asked for") from None
+            # A final answer that nobody asked for (RFC 9110, section 15.2.2); what follows it is no HTTP.
+            self._status, self._headers = self._parser.get_status_code(), ReplyHeaders(self._raw.copy())
+            self._body, self._complete = b"", True
         except httptools.HttpParserError as error:
             if not self._complete:
                 raise DispatchError(f"gave an answer that is not valid HTTP/1.1: {error}") from None

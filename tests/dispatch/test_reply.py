@@ -121,7 +121,6 @@ def test_a_close_cuts_short_everything_else(data: bytes, problem: str) -> None:
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 0\r\n\r\n", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\r\na: b\0c\r\ncontent-length: 0\r\n\r\n", "not valid HTTP"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nab", "101"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", "gzip, chunked"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nab", "gzip"),
     ],
@@ -129,6 +128,13 @@ def test_a_close_cuts_short_everything_else(data: bytes, problem: str) -> None:
 def test_what_is_not_understood_is_refused(data: bytes, problem: str) -> None:
     with pytest.raises(DispatchError, match=problem):
         read(data)
+
+
+def test_a_switch_of_protocols_is_an_answer_that_ends_the_connection() -> None:
+    reply, reader = read(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nab")
+    assert reply is not None
+    assert (reply.status, reply.headers["upgrade"], reply.body) == (101, "x", b"")
+    assert not reader.reusable
 
 
 def test_a_reply_up_to_the_cap_is_read_and_not_a_byte_more() -> None:
