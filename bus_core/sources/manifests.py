@@ -72,19 +72,21 @@ class ManifestSource:
         self._signature: _Signature | None = None
         self._missing: dict[ResourceKey, float] = {}
         self._complaints: frozenset[str] = frozenset()
+        self._trouble = ""
         self._last_events: dict[tuple[ResourceKey, str], str] = {}
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
         self._on_change = on_change
-        self._look()
+        while not self._look_safely() and not stop.wait(_TICK_MS / 1000):
+            continue
         self.synced.set()
         looked = time.monotonic()
         while not stop.is_set():
             paths = [path for path in (self.folder, self._state.resources) if path.is_dir()]
             for changes in _watch(paths, stop):
                 # The slow look beside the watch is for what no watch reports: links that are swapped far away.
-                if changes or self._missing or time.monotonic() - looked >= _RESCAN:
-                    self._look()
+                if changes or self._missing or self._trouble or time.monotonic() - looked >= _RESCAN:
+                    self._look_safely()
                     looked = time.monotonic()
                 if paths != [path for path in (self.folder, self._state.resources) if path.is_dir()]:
                     break
@@ -137,7 +139,8 @@ class ManifestSource:
         """Nothing was made."""
 
     def problems(self) -> list[str]:
-        return []  # a broken file is a complaint of its own, and what it held before stays
+        # A broken file is a complaint of its own, and what it held before stays.
+        return [self._trouble] if self._trouble else []
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         key = (resource.key, reason)
@@ -167,6 +170,20 @@ class ManifestSource:
             self._state.remove(key)
         else:
             self._state.write(key, entry)
+
+    def _look_safely(self) -> bool:
+        """Look; False when that was not possible: a subfolder went away meanwhile, the disk is full, …"""
+        try:
+            self._look()
+        except Exception as error:
+            self._signature = None
+            trouble = f"the manifests in {self.folder} cannot be taken in: {error}"
+            if trouble != self._trouble:
+                log.warning(trouble, exc_info=not isinstance(error, OSError))
+            self._trouble = trouble
+            return False
+        self._trouble = ""
+        return True
 
     def _look(self) -> None:
         """Bring the state to what the folder says, and report what has changed."""

@@ -23,9 +23,9 @@ from bus_core.conditions import Condition
 from bus_core.errors import ConfigurationError, TemporaryError
 from bus_core.references import BusReference
 from bus_core.resources import Channel, Resource, ResourceKey
-from bus_core.sources import Change
+from bus_core.sources import Change, manifests
 from bus_core.sources.check import check_manifests
-from bus_core.sources.document import read_folder
+from bus_core.sources.document import Folder, read_folder
 from bus_core.sources.manifests import ManifestSource
 from tests.support import ROOT, manifest, wait_for
 
@@ -189,6 +189,27 @@ def test_without_a_watch_the_slow_look_sees_it_all(
     with watching(folder, tmp_path / "state") as watcher:
         write(folder / "a.yaml", channel("a"))
         wait_for(lambda: watcher.channel("a"))
+
+
+def test_a_look_that_fails_is_told_and_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subfolder may go away while it is read, and a disk may be full for a while."""
+    failing = threading.Event()
+
+    def look(path: Path) -> Folder:
+        if failing.is_set():
+            raise FileNotFoundError(2, "No such file or directory", "manifests/sub")
+        return read_folder(path)
+
+    monkeypatch.setattr(manifests, "read_folder", look)
+    with watching(folder, tmp_path / "state") as watcher:
+        failing.set()
+        write(folder / "a.yaml", channel("a"))
+        wait_for(lambda: [text for text in watcher.source.problems() if "No such file" in text])
+        failing.clear()
+        wait_for(lambda: watcher.channel("a"))
+        assert watcher.source.problems() == []
 
 
 def test_a_damaged_state_file_takes_nothing_along(folder: Path, tmp_path: Path) -> None:
