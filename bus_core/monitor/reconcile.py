@@ -133,9 +133,11 @@ class Reconciler:
                 self._provision(channel, parameters, told)
         if self.leads(PROVISIONER):
             self._write_channel_conditions(channel, told)
-        if channel.is_true("Provisioned"):
-            if DISPATCHER in self._roles:
-                self._subscriptions(reference, channel, bus, told)
+        if not channel.is_true("Provisioned"):
+            return
+        if DISPATCHER in self._roles:
+            self._subscriptions(reference, channel, bus, told)
+        if told.parameters is not None:  # else this process has never known any: nobody may guess them
             subscriptions = {name: known.subscription for name, known in told.subscriptions.items()}
             self.views[reference] = ChannelView(Availability.READY, channel, told.parameters, subscriptions)
             if view.availability is not Availability.READY:
@@ -185,12 +187,19 @@ class Reconciler:
         for subscription in present.values():
             if subscription.deleted:
                 self._release_subscription(channel, subscription, told)
-            else:
-                self._subscribe(channel, subscription, bus, told)
+            elif told.parameters is not None:
+                self._subscribe(channel, subscription, bus, told, told.parameters)
         for name in [name for name in told.failures if name and name not in present]:
             del told.failures[name]
 
-    def _subscribe(self, channel: Channel, subscription: Subscription, bus: AnyBus, told: Told) -> None:
+    def _subscribe(
+        self,
+        channel: Channel,
+        subscription: Subscription,
+        bus: AnyBus,
+        told: Told,
+        channel_parameters: ResolvedParameters,
+    ) -> None:
         name = subscription.name
         unkept = None
         if self.leads(DISPATCHER) and not self._keep(subscription, told, name, (subscription.uid, "finalizer")):
@@ -199,7 +208,7 @@ class Reconciler:
         if parameters is not None:
             delivery = effective_delivery(subscription, channel)
             spec = subscription.spec
-            identity = (subscription.uid, channel.uid, _frozen(parameters), _frozen(told.parameters))
+            identity = (subscription.uid, channel.uid, _frozen(parameters), _frozen(channel_parameters))
             fingerprint: Fingerprint = (*identity, spec.subscriber, spec.reply_to, delivery)
             known = told.subscriptions.get(name)
             again = subscription.reference in self._again
@@ -207,7 +216,7 @@ class Reconciler:
                 again or not self._waits(told, name, fingerprint)
             ):
                 self._again.discard(subscription.reference)
-                call = partial(self._hooks.subscribe, channel, subscription, parameters, told.parameters)
+                call = partial(self._hooks.subscribe, channel, subscription, parameters, channel_parameters)
                 what = f"subscribe {subscription.reference}"
                 if self._attempt(told, name, fingerprint, what, subscription, call):
                     told.subscriptions[name] = ToldSubscription(subscription, fingerprint)
@@ -272,7 +281,7 @@ class Reconciler:
         if now < told.deleted_since + self._grace:
             return False
         if channel.uid not in told.ended:
-            if not told.parameters:
+            if told.parameters is None:
                 told.parameters = last_parameters(self._hooks.declared, self._cache.bus, channel)
             if not self._call_unprovision(channel, told):
                 return False
@@ -284,7 +293,7 @@ class Reconciler:
         fingerprint: Fingerprint = (channel.uid, "unprovision")
         if self._waits(told, "", fingerprint):
             return False
-        call = partial(self._hooks.unprovision, channel, told.parameters)
+        call = partial(self._hooks.unprovision, channel, told.parameters or {})
         if self._attempt(told, "", fingerprint, f"unprovision {channel.reference}", channel, call):
             told.ended.add(channel.uid)
             told.provisioned = None

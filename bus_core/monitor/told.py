@@ -42,7 +42,7 @@ class Told:
 
     uid: str = ""
     channel: Channel | None = None
-    parameters: ResolvedParameters = field(default_factory=dict)
+    parameters: ResolvedParameters | None = None  # None: never resolved in this process
     provisioned: Fingerprint | None = None
     subscriptions: dict[str, ToldSubscription] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)  # "" is the channel, else a subscription's name

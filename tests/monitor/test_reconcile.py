@@ -345,6 +345,23 @@ def test_missing_parameters_are_all_named_and_an_edit_cures_them() -> None:
     assert "d" in condition.message, "an argument that nobody declares is named"
 
 
+def test_a_new_process_that_knows_no_parameters_does_not_serve_with_none() -> None:
+    world = World(declared=(Parameter("a", default="1"),))
+    world.source.put(channel())
+    world.source.put(subscription())
+    world.settle()
+    world.hooks.declared = (Parameter("a", default="1"), Parameter("b"))
+    world.restart()
+    world.settle()
+    assert world.available() is Availability.UNPROVISIONED
+    assert world.hooks.calls == []
+    assert world.status(ORDERS_KEY, "Ready") == ("False", "MissingParameter")
+    world.source.put(channel(b="2"))
+    world.settle()
+    assert world.available() is Availability.READY
+    assert set(world.hooks.subscribed) == {"one"}
+
+
 def test_without_its_bus_a_channel_goes_on_and_a_new_one_waits(world: World) -> None:
     world.settle()
     world.source.delete(ResourceKey("Bus", "default", "demo"))
