@@ -15,7 +15,7 @@ from rich.progress import track
 
 from bus_core.cli.event import make_event
 from bus_core.cli.options import output_option
-from bus_core.dispatch import MessageDispatcher
+from bus_core.dispatch import FRAMING_HEADERS, MessageDispatcher, encode
 from bus_core.errors import ConfigurationError, DestinationError, DispatchError, ResponseError
 from bus_core.references import DEFAULT_NAMESPACE
 
@@ -60,7 +60,9 @@ def send(
     try:
         for _ in _paced(count, rate):
             try:
-                reply = dispatcher.send(route, make_event(payload, type_=type_, source=source, headers=extra))
+                # Encoded here, so that every header goes: which of them travel on is for the bus to decide.
+                event = encode(make_event(payload, type_=type_, source=source, headers=extra))
+                reply = dispatcher.send(route, event)
                 answers[str(reply.status)] += 1
             except ResponseError as error:
                 answers[str(error.status)] += 1
@@ -108,4 +110,6 @@ def _header(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigurationError(f"--header {text!r} cannot be read; write --header NAME=VALUE")
+    if name.lower() in FRAMING_HEADERS:
+        raise ConfigurationError(f"--header {text!r} belongs to the connection, not to the event; leave it out")
     return name, value

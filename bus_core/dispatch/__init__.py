@@ -2,7 +2,7 @@
 
 from bus_core.dispatch.connection import PlainConnection
 from bus_core.dispatch.dispatcher import MessageDispatcher, Route
-from bus_core.dispatch.encoding import Encoded, encode
+from bus_core.dispatch.encoding import FRAMING_HEADERS, Encoded, encode
 from bus_core.dispatch.reply import Reply
 
-__all__ = ["Encoded", "MessageDispatcher", "PlainConnection", "Reply", "Route", "encode"]
+__all__ = ["FRAMING_HEADERS", "Encoded", "MessageDispatcher", "PlainConnection", "Reply", "Route", "encode"]

@@ -144,7 +144,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BusProce
             manifest("Subscription", "one", channel="orders", subscriber=sink.url()),
         ]
         (folder / "all.yaml").write_text(yaml.safe_dump_all(objects))
-        with bus(folder, tmp_path_factory.mktemp("state"), "--driver", "stub") as process:
+        options = ("--driver", "stub", "--forward-headers", "x-tenant")
+        with bus(folder, tmp_path_factory.mktemp("state"), *options) as process:
             yield process.wait_served("orders"), sink
 
 
@@ -162,6 +163,8 @@ def test_send_makes_a_valid_cloudevent(running: tuple[BusProcess, Subscriber]) -
         "a.b",
         "--header",
         "ce-subject=s",
+        "--header",
+        "X-Tenant=acme",
         stdin='{"a": 1}',
     )
     assert (result.returncode, result.stdout.strip()) == (0, "1 × 202")
@@ -169,6 +172,7 @@ def test_send_makes_a_valid_cloudevent(running: tuple[BusProcess, Subscriber]) -
     assert got.body == b'{"a": 1}'
     assert got.headers["content-type"] == "application/json"
     assert got.headers["ce-subject"] == "s"
+    assert got.headers["x-tenant"] == "acme", "it goes to the bus, which was told to forward it"
     assert {"ce-id", "ce-source", "ce-specversion", "ce-time"} <= set(got.headers)
 
 
