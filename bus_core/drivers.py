@@ -73,7 +73,7 @@ class DriverHooks:
         self.name = driver.name
         self.declared: Sequence[Parameter] = driver.parameters
         self.receive = _direct(manager.hook.receive)
-        """The driver's `receive` with channel, message and parameters; an awaitable exactly when `receive_is_async`."""
+        """The driver's `receive` with channel, message and parameters; an awaitable where `receive_is_async`."""
         self.receive_is_async = inspect.iscoroutinefunction(driver.cls.receive)  # type: ignore[attr-defined]
 
     def sync_bus(self, bus: AnyBus) -> None:

@@ -188,8 +188,8 @@ class Host:
     def _subscriber_report(self, subscription: SubscriptionReference, reason: str, message: str) -> None:
         self.monitor.report(subscription, reason, message, reporter="delivery")
 
-    def _receive(self, channel: ChannelReference, message: Message) -> None:
-        self._driver.receive(channel, message, self._admit(channel))
+    def _receive(self, channel: ChannelReference, message: Message) -> Awaitable[None] | None:
+        return self._driver.receive(channel, message, self._admit(channel))
 
     async def _receive_async(self, channel: ChannelReference, message: Message) -> None:
         accepted: Awaitable[None] | None = self._driver.receive(channel, message, self._admit(channel))

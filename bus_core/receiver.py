@@ -169,7 +169,9 @@ class MessageReceiver:
                 await accepted
         else:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._pool, self._function, channel, message)
+            accepted = await loop.run_in_executor(self._pool, self._function, channel, message)
+            if inspect.isawaitable(accepted):  # what looks like a plain function may wrap one that is not
+                await accepted
 
     def _count(self, channel: ChannelReference) -> None:
         """Count an event. Telemetry is told now and then: an increment in memory shared by workers costs 5 µs."""
@@ -204,16 +206,20 @@ class MessageReceiver:
         app.resp_options.default_media_type = None  # a 202 is empty, and of no type
         app.add_route("/", _Root(self))
         app.add_sink(_elsewhere, "/")
-        app.add_error_handler(falcon.HTTPMethodNotAllowed, _other_method)
 
         async def early(scope: Any, receive: Any, send: Any) -> None:
             """What has to be decided before Falcon, which waits for the first piece of the body before it does anything
             and fails on a query that is no text."""
             scope["query_string"] = b""  # events have none
+            if scope["method"] != "POST" and scope["path"] == "/":  # Falcon would answer OPTIONS itself
+                telemetry.refused.inc("method")
+                await _send_early(send, 405, "events are sent with POST", (b"allow", b"POST"))
+                return
             length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
             if int(length) > self._cap:
                 telemetry.refused.inc("too_large")
-                await _send_early(send, 413, self._too_large(int(length)))
+                # The connection closes, for what follows on it is a body that nobody reads.
+                await _send_early(send, 413, self._too_large(int(length)), (b"connection", b"close"))
                 return
             await app(scope, receive, send)
 
@@ -293,19 +299,12 @@ async def _elsewhere(req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: 
     _answer(resp, 404, "events are received on / only; the Host header names the channel")
 
 
-async def _other_method(
-    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError, params: Any, **_: Any
-) -> None:
-    telemetry.refused.inc("method")
-    _answer(resp, 405, "events are sent with POST")
-    resp.set_header("allow", "POST")
-
-
-async def _send_early(send: Any, status: int, text: str) -> None:
-    """An answer without Falcon; the connection closes, for what follows on it is a body that nobody reads."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{text}\n".encode()})
+async def _send_early(send: Any, status: int, text: str, header: tuple[bytes, bytes]) -> None:
+    """An answer without Falcon."""
+    body = f"{text}\n".encode()
+    about = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*about, header]})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _answer(resp: falcon.asgi.Response, status: int, text: str) -> None:

@@ -133,6 +133,8 @@ def test_bodies_pass_through_untouched(running: BusProcess, sink: Subscriber, co
         ("POST", "/other", "orders.default", 404, "on / only"),
         ("GET", "/", "orders.default", 405, "POST"),
         ("DELETE", "/", "orders.default", 405, "POST"),
+        ("OPTIONS", "/", "orders.default", 405, "POST"),
+        ("FOO", "/", "orders.default", 405, "POST"),
         ("POST", "/", "orders", 400, "NAME.NAMESPACE"),
         ("POST", "/", "", 400, "Host"),
         ("POST", "/", "..", 400, "NAME.NAMESPACE"),
@@ -148,6 +150,7 @@ def test_what_cannot_be_taken_is_answered_in_words(
     assert answer.status == status
     assert says in answer.text
     assert answer.text.strip()
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
     assert "Traceback" not in answer.text
     if status == 405:
         assert answer.headers["allow"] == "POST"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,6 +61,22 @@ def test_it_shares_the_callers_memory_and_calls_a_def_on_a_thread() -> None:
     assert channel == ChannelReference("orders", "shop")
     assert (dict(message.headers), message.payload) == ({"ce-id": "1"}, b"hi")
     assert thread.startswith("receive")
+
+
+def test_an_async_def_that_a_plain_function_wraps_is_awaited_all_the_same() -> None:
+    got: list[bytes] = []
+
+    async def take(channel: ChannelReference, message: Message) -> None:
+        await asyncio.sleep(0)
+        got.append(message.payload)
+
+    @functools.wraps(take)
+    def traced(channel: ChannelReference, message: Message) -> Awaitable[None]:
+        return take(channel, message)
+
+    with receiving(traced) as receiver:
+        assert request(address(receiver), host="orders.shop", body=b"hi").status == 202
+    assert got == [b"hi"]
 
 
 def test_an_async_def_is_awaited_on_the_loop_and_calls_run_side_by_side() -> None:
