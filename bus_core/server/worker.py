@@ -73,8 +73,12 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
 
     async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
         """Without a task of its own for each request, which is for applications that go on after their answer: ours do
-        not, and it costs two rounds of the event loop."""
-        return bool(await self._handle_http_request(request, sockname, peername))
+        not, and it costs two rounds of the event loop. Where the next request is here already, though, others have
+        their turn before it: a sender that pipelines must not have the loop to itself."""
+        keepalive = bool(await self._handle_http_request(request, sockname, peername))
+        if self._callback_parser._buffer:
+            await asyncio.sleep(0)
+        return keepalive
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._counted:

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ class Echo:
         self.stopped = threading.Event()
         self.bodies: list[bytes] = []
         self.hold: threading.Event | None = None
+        self.first: Callable[[], None] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""
@@ -42,6 +43,8 @@ class Echo:
             if not event.get("more_body", False):
                 break
         self.bodies.append(body)
+        if self.first is not None and len(self.bodies) == 1:
+            asyncio.get_running_loop().call_soon(self.first)
         while self.hold is not None and not self.hold.is_set():
             await asyncio.sleep(0.01)
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -96,6 +99,23 @@ def test_a_connection_without_another_request_is_closed_in_time() -> None:
                 closed = idle.recv(1000) == b""
         assert 0.9 < time.monotonic() - began < 3
         assert len(service.bodies) > 2
+
+
+def test_a_sender_that_pipelines_has_not_the_loop_to_itself() -> None:
+    served_at_turn: list[int] = []
+    with serving(Limits()) as (address, service):
+
+        def turn() -> None:
+            served_at_turn.append(len(service.bodies))
+            if len(served_at_turn) < 20:
+                asyncio.get_running_loop().call_soon(turn)
+
+        service.first = turn
+        ask = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+        with connect(address, ask * 100):
+            wait_for(lambda: len(service.bodies) == 100)
+    assert served_at_turn[0] <= 2
+    assert served_at_turn[-1] <= 21
 
 
 def test_what_is_pipelined_behind_a_request_is_bounded() -> None:
