@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import time
 from typing import TypeVar
 
 from confluent_kafka import KafkaException
@@ -14,8 +16,10 @@ from bus_core import (
     Channel,
     ChannelReference,
     ClusterBus,
+    ConfigurationError,
     DriverContext,
     Message,
+    MessageTooLargeError,
     Parameter,
     PermanentError,
     ResolvedParameters,
@@ -40,6 +44,9 @@ ORDERINGS: tuple[Ordering, ...] = ("key", "partition", "unordered")
 
 JOIN_TIMEOUT = 30.0
 
+RELEARN_EVERY = 5.0
+"""Seconds between two looks at a topic's limit that events too large for it may cause."""
+
 
 class KafkaBus:
     """A channel is a topic, a subscription is a consumer group, 202 means that the brokers have acknowledged."""
@@ -63,14 +70,18 @@ class KafkaBus:
         # What librdkafka has to say goes the way of all logs, at its own levels.
         self._client_log = logging.getLogger("kafka_bus.librdkafka")
         self._client_log.setLevel(logging.CRITICAL)
-        self._admin = AdminClient(
-            {**settings.client_config(), "error_cb": self._trouble.note, "logger": self._client_log}
-        )
+        client = {**settings.client_config(), "error_cb": self._trouble.note, "logger": self._client_log}
+        try:
+            self._admin = AdminClient(client)
+        except KafkaException as error:
+            raise ConfigurationError(f"kafka.config: librdkafka refuses it: {error.args[0].str()}") from None
         self._topics = topic.Topics(self._admin, self._trouble, settings.request_timeout)
         self._groups = Groups(self._admin, self._trouble, settings.request_timeout)
         self._producers = Producers(settings, self._trouble, self._client_log)
         self._names: dict[ChannelReference, str] = {}
+        self._asked: dict[str, float] = {}  # by topic: when its limit was asked for because of an event
         self._feeds: dict[SubscriptionReference, Feed] = {}
+        self._leaving: dict[str, float] = {}  # by group: since when it is to be deleted
         self._lock = threading.Lock()
         context.exit_stack.callback(self._close)
         threading.Thread(target=self._watch, name="kafka-stopping", daemon=True).start()
@@ -115,11 +126,10 @@ class KafkaBus:
         terms = (group, subscription.uid, *sorted(parameters.items()))
         with self._lock:
             known = self._feeds.get(subscription.reference)
+        self._producers.learn(name, self._topics.max_message_bytes(name))
         if known is not None and known.terms == terms:
             return  # what changed is the host's: where it leads, or the topic's configuration
         self._end_feed(subscription.reference)
-        if self._producers.limit(name) is None:
-            self._producers.learn(name, self._topics.max_message_bytes(name))
         fixed = self._groups.fix_position(group, name, self._topics.partitions(name), newest=newest)
         feed = Feed(
             self._settings,
@@ -149,25 +159,49 @@ class KafkaBus:
     @hookimpl
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> None:
         self._end_feed(subscription.reference)
-        group = group_name(self._topic(channel.reference), subscription.reference)
+        group, tries = group_name(self._topic(channel.reference), subscription.reference), 4
         last = self._groups.delete(group)
+        while not last and tries and not self._context.stopping.wait(0.25):  # other workers leave at the same time
+            last, tries = self._groups.delete(group), tries - 1
+        since = self._leaving.setdefault(group, time.monotonic())
+        if not last and time.monotonic() - since < 2 * self._settings.session_timeout:
+            # Another worker that is about to leave, or one that died and is still counted: the last one deletes it.
+            raise TemporaryError(f"the consumer group {group} still has members", retry_after=1.0)
+        del self._leaving[group]
         self._log.info(
             "unsubscribed",
             channel=str(channel.reference),
             subscription=str(subscription.reference),
             group=group,
-            done="deleted" if last else "left to its last member",
+            done="deleted" if last else "left to the members it still has",
         )
 
     @hookimpl
     async def receive(self, channel: ChannelReference, message: Message) -> None:
-        await self._producers.send(self._names.get(channel) or self._topic(channel), to_record(message))
+        name, record = self._names.get(channel) or self._topic(channel), to_record(message)
+        try:
+            await self._producers.send(name, record)
+        except MessageTooLargeError:
+            # The limit may have changed since this worker learnt it, or it has not learnt it yet.
+            if not await asyncio.to_thread(self._relearn, name):
+                raise
+            await self._producers.send(name, record)
 
     def _topic(self, channel: ChannelReference) -> str:
         name = self._names.get(channel)
         if name is None:
             name = self._names[channel] = topic_name(self._settings.topic, self._context.bus, channel)
         return name
+
+    def _relearn(self, topic_name: str) -> bool:
+        """Ask for a topic's limit again, if that was not done just now; whether it is another one."""
+        now = time.monotonic()
+        if now - self._asked.get(topic_name, float("-inf")) < RELEARN_EVERY:
+            return False
+        self._asked[topic_name] = now
+        before, limit = self._producers.limit(topic_name), self._topics.max_message_bytes(topic_name)
+        self._producers.learn(topic_name, limit)
+        return limit != before
 
     def _flow(self, subscription: SubscriptionReference, parameters: ResolvedParameters) -> Flow:
         ordering = _choice("ordering", parameters["ordering"], ORDERINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 from confluent_kafka import KafkaError, KafkaException
@@ -36,6 +37,9 @@ _SOON = {
 """What a topic or a group says that has just been made, or just moved."""
 
 _VAGUE = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT}
+
+
+_EACH_TIME = re.compile(r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)")
 
 
 class Trouble:
@@ -104,6 +108,6 @@ class Trouble:
 
 
 def _short(text: str) -> str:
-    """The first line of what librdkafka says, without the name of its thread."""
-    line = text.splitlines()[0] if text else "no reason given"
+    """The first line of what librdkafka says, without what differs each time: a message that changes is news."""
+    line = _EACH_TIME.sub("", text.splitlines()[0]) if text else "no reason given"
     return line if len(line) <= 300 else f"{line[:300]}…"

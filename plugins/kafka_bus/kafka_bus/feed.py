@@ -9,12 +9,13 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from bus_core import ForwardedHeaders, Gauge
+from bus_core import ForwardedHeaders, Gauge, Message
 from kafka_bus.codec import to_message
 from kafka_bus.failure import Trouble
 from kafka_bus.flow import Flow
 from kafka_bus.settings import KafkaSettings
 
+BLOCKED = Gauge("bus_kafka_blocked_partitions", "Partitions held up by an undeliverable event", ["subscription"])
 LAG = Gauge("bus_kafka_consumer_lag", "Records between a group's position and the end of its topic", ["subscription"])
 
 REVOKE_TIMEOUT = 5.0
@@ -61,6 +62,7 @@ class Feed:
         self._report = report
         self._reported: str | None = None
         self._paused: set[int] = set()
+        self._fresh: set[int] = set()  # just assigned: librdkafka remembers from before whether they were paused
         self._read_at = 0.0
         self._committed: dict[int, int] = {}
         self._stop = threading.Event()
@@ -82,6 +84,7 @@ class Feed:
                 "queued.max.messages.kbytes": 4096,
                 "fetch.queue.backoff.ms": 20,  # else it waits a second once that much has been read ahead
                 "error_cb": trouble.note,
+                "on_commit": self._heard_of_commit,
                 "logger": client_logger,
                 **settings.config,
             }
@@ -114,23 +117,24 @@ class Feed:
             while not self._leave.is_set():
                 try:
                     self._read()
+                    now = time.monotonic()
+                    if now >= commit_at:
+                        commit_at = now + self._settings.commit_interval
+                        self._commit()
+                        self._say()
+                    if now >= lag_at:
+                        lag_at = now + _LAG_EVERY
+                        self._measure()
                 except Exception:
-                    # Nothing is committed that was not resolved, so going on loses nothing.
+                    # Whatever was read is on its way by then, and nothing is committed that was not resolved.
                     self._log.exception("reading failed and goes on", subscription=self._subscription)
                     self._leave.wait(1.0)
-                now = time.monotonic()
-                if now >= commit_at:
-                    self._commit()
-                    self._say()
-                    commit_at = now + self._settings.commit_interval
-                if now >= lag_at:
-                    self._measure()
-                    lag_at = now + _LAG_EVERY
             self._commit(wait=True)
         finally:
             self._consumer.close()
             self._flow.drop(self._flow.partitions)
             LAG.forget(self._subscription)
+            BLOCKED.forget(self._subscription)
 
     def _read(self) -> None:
         # Reading stops by not reading, for a while: a partition that is paused loses what was fetched ahead, and
@@ -152,10 +156,19 @@ class Feed:
                 continue
             if self._stop.is_set():
                 continue  # never offered, never committed: it is read again
-            event = to_message(message.value(), message.headers() or (), self._forwarded)
-            self._flow.offer(message.partition(), message.offset(), message.key(), event)
+            self._flow.offer(message.partition(), message.offset(), message.key(), self._event(message))
         self._flow.pump()
         self._hold()
+
+    def _event(self, record: Any) -> Message:
+        """The event of a record. One that cannot be read must not take along what was read with it: an offset that is
+        never offered looks like one that compaction has taken."""
+        try:
+            return to_message(record.value(), record.headers() or (), self._forwarded)
+        except Exception as error:  # the client raises SystemError for a header's name that is not UTF-8
+            place = f"partition {record.partition()} at offset {record.offset()}"
+            self._log.warning("a record's headers cannot be read", topic=self._topic, place=place, detail=str(error))
+            return Message({}, record.value() or b"")
 
     def _hold(self) -> None:
         """Pause the partitions of which enough has been read, and resume those that have room again."""
@@ -163,7 +176,8 @@ class Feed:
         late = time.monotonic() - self._read_at >= _PATIENCE
         full = not self._flow.wait_room(0) and (late or mine == self._paused)
         want = mine if full else {number for number in mine if self._flow.wants_pause(number)}
-        pause, resume = want - self._paused, (self._paused & mine) - want
+        fresh, self._fresh = self._fresh & mine, self._fresh - mine
+        pause, resume = want - (self._paused - fresh), ((self._paused | fresh) & mine) - want
         if pause:
             self._consumer.pause([TopicPartition(self._topic, number) for number in pause])
         if resume:
@@ -187,8 +201,15 @@ class Feed:
             return
         self._committed.update(due)
 
+    def _heard_of_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Called by librdkafka. What was not taken is to be committed again."""
+        for partition in partitions:
+            if (error or partition.error) is not None:
+                self._committed.pop(partition.partition, None)
+
     def _say(self) -> None:
         blocked = self._flow.blocked()
+        BLOCKED.set(len(blocked), self._subscription)
         text = None
         if blocked:
             places = ", ".join(f"partition {number} at offset {offset}" for number, offset in sorted(blocked.items()))
@@ -214,6 +235,7 @@ class Feed:
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
         self._flow.assign(numbers)
+        self._fresh.update(numbers)
         for number in numbers:
             self._committed.pop(number, None)
         self._joined.set()

@@ -53,6 +53,8 @@ class Producer:
         self._timeout = settings.produce_timeout
         self._waiting = 0
         self._looks = False
+        self.is_spent = False
+        """A fatal error has ended it: librdkafka takes nothing more."""
 
     async def send(self, topic: str, record: Record) -> None:
         """Produce, and return when the brokers have acknowledged.
@@ -66,6 +68,7 @@ class Producer:
 
         def acknowledged(error: KafkaError | None, _: KafkaMessage) -> None:
             self._waiting -= 1
+            self.is_spent = self.is_spent or (error is not None and error.fatal())
             if answer.done():
                 return  # its sender has gone
             if error is None:
@@ -78,6 +81,7 @@ class Producer:
         except BufferError:
             raise TemporaryError("too many events wait for an acknowledgement of the brokers") from None
         except KafkaException as error:
+            self.is_spent = self.is_spent or error.args[0].code() == KafkaError._FATAL
             raise self._trouble.as_error(f"topic {topic}", error) from None
         self._waiting += 1
         if not self._looks:
@@ -133,10 +137,12 @@ class Producers:
             raise MessageTooLargeError(f"the event has about {record.size} bytes and its topic allows {limit}")
         batch = min(limit, BATCH_BYTES)
         producer = self._producers.get(batch)
-        if producer is None:
+        if producer is None or producer.is_spent:
             with self._lock:
-                producer = self._producers.get(batch) or Producer(self._settings, self._trouble, self._logger, batch)
-                self._producers[batch] = producer
+                producer = self._producers.get(batch)
+                if producer is None or producer.is_spent:
+                    producer = Producer(self._settings, self._trouble, self._logger, batch)
+                    self._producers[batch] = producer
         await producer.send(topic, record)
 
     def close(self) -> None:

@@ -10,6 +10,20 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from bus_core import DriverSettings
 
+RESERVED = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "group.id",
+        "partition.assignment.strategy",
+    }
+)
+"""What the driver's promises rest on, and no configuration may change."""
+
 _PLACES = ("namespace", "bus", "channel")
 
 
@@ -77,9 +91,7 @@ class KafkaSettings(DriverSettings):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise ValueError(f"{name}: there is no file {path}")
-        reserved = sorted(
-            {"bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store"} & set(self.config)
-        )
+        reserved = sorted(RESERVED & set(self.config))
         if reserved:
             raise ValueError(f"config: {', '.join(reserved)} is the driver's to set")
         return self

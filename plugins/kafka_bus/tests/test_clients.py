@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+import kafka_bus.feed
 from bus_core import ForwardedHeaders, Message, Outcome, TemporaryError
 from kafka_bus.codec import to_record
 from kafka_bus.failure import Trouble
@@ -37,16 +38,26 @@ def settings(brokers: str, **values: object) -> KafkaSettings:
 
 
 class Received:
-    """What a feed submits, settled at once."""
+    """What a feed submits, settled at once, or when `open` is called."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool = True) -> None:
         self.bodies: list[bytes] = []
+        self._is_open = is_open
+        self._held: list[Future[Outcome]] = []
 
     def submit(self, message: Message) -> Future[Outcome]:
         self.bodies.append(message.payload)
         done: Future[Outcome] = Future()
-        done.set_result(Outcome.DELIVERED)
+        if self._is_open:
+            done.set_result(Outcome.DELIVERED)
+        else:
+            self._held.append(done)
         return done
+
+    def open(self) -> None:
+        self._is_open = True
+        for done in self._held:
+            done.set_result(Outcome.DELIVERED)
 
 
 def feed(brokers: str, topic: str, received: Received) -> Feed:
@@ -68,7 +79,8 @@ def feed(brokers: str, topic: str, received: Received) -> Feed:
 
 def send(producer: Producer, topic: str, *bodies: bytes) -> None:
     async def all_of_them() -> None:
-        await asyncio.gather(*(producer.send(topic, to_record(Message({}, body))) for body in bodies))
+        events = [Message({"ce-partitionkey": str(number)}, body) for number, body in enumerate(bodies)]
+        await asyncio.gather(*(producer.send(topic, to_record(event)) for event in events))
 
     asyncio.run(all_of_them())
 
@@ -102,6 +114,64 @@ def test_what_was_acknowledged_is_read_once_and_committed(cluster: str) -> None:
         assert committed(cluster, "orders") == 100
     finally:
         producer.close()
+
+
+def test_a_partition_that_was_paused_goes_on_after_it_went_and_came_back(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow subscriber, and a second host that comes and goes: as in every rolling update."""
+    monkeypatch.setattr(kafka_bus.feed, "REVOKE_TIMEOUT", 0.1)
+    producer = Producer(settings(cluster), Trouble(cluster), LOG)
+    sent = {b"%d" % number for number in range(2000)}
+    slow, prompt = Received(is_open=False), Received()
+    first, second = feed(cluster, "paused", slow), feed(cluster, "paused", prompt)
+    try:
+        send(producer, "paused", *sent)
+        first.start()
+        until(lambda: len(first._paused) == 4, 30)
+        second.start()
+        until(lambda: len(prompt.bodies) > 0, 30)
+        second.close()
+        slow.open()
+        until(lambda: {*slow.bodies, *prompt.bodies} == sent, 30)
+        until(lambda: committed(cluster, "paused") == len(sent))
+    finally:
+        first.close()
+        second.close()
+        producer.close()
+
+
+def test_a_record_whose_headers_cannot_be_read_takes_no_other_along(cluster: str) -> None:
+    class Record:
+        """What the client gives for a header's name that is not UTF-8."""
+
+        def value(self) -> bytes:
+            return b"a body"
+
+        def headers(self) -> None:
+            raise SystemError("returned a result with an exception set")
+
+        def partition(self) -> int:
+            return 0
+
+        offset = partition
+
+    one = feed(cluster, "unreadable", Received())
+    assert one._event(Record()).payload == b"a body"
+    one.close()
+
+
+def test_a_producer_that_a_fatal_error_has_ended_is_replaced(cluster: str) -> None:
+    producers = Producers(settings(cluster), Trouble(cluster), LOG)
+    record = to_record(Message({}, b"x"))
+    try:
+        asyncio.run(producers.send("fatal", record))
+        (spent,) = producers._producers.values()
+        spent.is_spent = True
+        asyncio.run(producers.send("fatal", record))
+        assert list(producers._producers.values()) != [spent]
+    finally:
+        producers.close()
 
 
 def test_more_than_may_wait_is_refused_at_once() -> None:

@@ -31,6 +31,18 @@ def test_each_code_asks_for_one_thing(code: int, kind: type[BusError]) -> None:
     assert "\n" not in str(error)
 
 
+def test_what_differs_at_each_try_is_left_out() -> None:
+    def say(text: str) -> str:
+        return str(Trouble("b:1").as_error("x", KafkaError(KafkaError._TRANSPORT, text)))
+
+    first = say("b:1/bootstrap: Connect to ipv4#1.2.3.4:1 failed: Connection refused (after 3ms in state CONNECT)")
+    later = say(
+        "b:1/bootstrap: Connect to ipv4#1.2.3.4:1 failed: Connection refused"
+        " (after 12ms in state CONNECT, 30 identical error(s) suppressed)"
+    )
+    assert first == later
+
+
 @pytest.mark.parametrize(
     ("code", "text", "says"),
     [
