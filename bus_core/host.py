@@ -119,15 +119,13 @@ class Host:
             forwarded=forwarded,
         )
         self._driver = what.driver.construct(context)
-        self._leadership = what.leadership()
         self.monitor = Monitor(
             "bus-core",
             handler=_HostHooks(self._driver, self.delivery),
             source=what.source(),
-            leadership=self._leadership,
+            leadership=what.leadership(),
             roles=what.roles,
             deletion_grace=settings.deletion_grace,
-            release_leadership=False,
         )
         self._monitor_thread = threading.Thread(
             target=self.monitor.run,
@@ -178,7 +176,6 @@ class Host:
             self._exit_stack.close()
         except Exception:
             log.exception("the driver did not close cleanly", driver=self._driver.name)
-        self._leadership.release()
         self._dispatcher.close()
         return left
 

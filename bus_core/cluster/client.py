@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from bus_core.errors import BusError
 
 CONNECT = 2.0
-READ = 4.0
+READ = 3.0
 """Seconds that a read or write of one object may take. A stop waits for those under way, so they are short."""
 
 LIST_READ = 30.0

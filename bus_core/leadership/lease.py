@@ -27,6 +27,9 @@ DURATION = 10.0
 DEADLINE = 0.7
 """The part of that after whose last renewal a leader no longer leads; well before others may."""
 
+RELEASE_WAIT = 1.5
+"""Seconds that a release waits for the API server; a Lease that could not be given back runs out."""
+
 RETRY = 0.1
 """The part of that between two looks at the record, by leader and candidate alike."""
 
@@ -73,15 +76,16 @@ class LeaseLock:
             thread.start()
 
     def held(self, role: Role) -> bool:
-        return self._clock() < self._until.get(role, 0.0)
+        return not self._released.is_set() and self._clock() < self._until.get(role, 0.0)
 
     def problems(self) -> list[str]:
         return list(self._problems.values())
 
     def release(self) -> None:
         self._released.set()
+        end = time.monotonic() + RELEASE_WAIT
         for thread in self._threads:
-            thread.join(5)
+            thread.join(max(end - time.monotonic(), 0.0))
 
     def _compete(self, role: Role, record: _Record, on_gain: Callable[[Role], None]) -> None:
         while not self._released.is_set():

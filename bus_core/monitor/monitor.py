@@ -49,7 +49,6 @@ class Monitor:
         leadership: who may provision and write conditions, where several processes serve one bus.
         roles: which roles to play; by default those whose handler functions are set, or both for a driver's hooks.
         deletion_grace: seconds between refusing a deleted channel's events and unprovisioning it.
-        release_leadership: whether `run` gives leadership up at its end; a host does so itself, after the drain.
 
     Every method is thread-safe. `run` is called once.
 
@@ -68,7 +67,6 @@ class Monitor:
         leadership: Leadership = ALWAYS,
         roles: Collection[Role] | None = None,
         deletion_grace: float = 5.0,
-        release_leadership: bool = True,
     ) -> None:
         if isinstance(handler, MonitorEventHandlerFuncs) or handler is None:
             functions = handler or MonitorEventHandlerFuncs()
@@ -82,7 +80,6 @@ class Monitor:
         self._given = source
         self._leadership = leadership
         self._grace = deletion_grace
-        self._release = release_leadership
         self._queue: WorkQueue[Key] = WorkQueue()
         self._cache: Cache | None = None
         self._reconciler: Reconciler | None = None
@@ -201,7 +198,8 @@ class Monitor:
         self._first_pass = self._keys(reference)
         for key in self._keys(reference):
             self._queue.add(key)
-        self._leadership.start(reference, self._roles, self._gained)
+        if not stop.is_set():
+            self._leadership.start(reference, self._roles, self._gained)
         for worker in workers:
             worker.start()
         while not stop.wait(_LOOK):
@@ -209,9 +207,9 @@ class Monitor:
         self._queue.close()
         for worker in workers:
             worker.join()
+        # No hook starts from here on. What else has to end may take long, and nobody should wait for a leader.
+        self._leadership.release()
         watch.join()
-        if self._release:
-            self._leadership.release()
 
     def _take_in(self, change: Change) -> None:
         assert self._cache is not None

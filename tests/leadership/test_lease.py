@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from bus_core.cluster import ClusterClient
-from bus_core.leadership.lease import LeaseLock
+from bus_core.leadership.lease import RELEASE_WAIT, LeaseLock
 from bus_core.references import BusReference
 from tests.cluster.fakes import Response
 from tests.support import wait_for
@@ -22,11 +23,16 @@ class Store:
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
         self.down = False
+        self.hang = threading.Lock()
+        self.waiting = 0
         self._lock = threading.Lock()
 
     def __call__(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, connect: float, read: float
     ) -> Any:
+        self.waiting += 1
+        with self.hang:
+            self.waiting -= 1
         with self._lock:
             if self.down:
                 raise OSError("down")
@@ -67,6 +73,18 @@ def test_one_leads_and_the_next_follows_at_once_when_it_is_given_back() -> None:
     wait_for(lambda: two.held("provisioner"), 0.8)
     two.release()
     assert store.holder == ""
+
+
+def test_a_server_that_hangs_holds_up_no_release() -> None:
+    store = Store()
+    one, _ = compete(store, "one")
+    wait_for(lambda: one.held("provisioner"))
+    with store.hang:
+        wait_for(lambda: store.waiting)
+        began = time.monotonic()
+        one.release()
+        assert time.monotonic() - began < RELEASE_WAIT + 0.5
+        assert not one.held("provisioner")
 
 
 def test_without_renewal_the_leader_stops_before_another_may_start() -> None:

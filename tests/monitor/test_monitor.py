@@ -114,17 +114,16 @@ def test_outside_a_cluster_it_says_what_to_give() -> None:
         Monitor("test", "", "/nowhere/kubeconfig", handler=MonitorEventHandlerFuncs())
 
 
-@pytest.mark.parametrize("release", [True, False])
-def test_a_stop_calls_no_hook_and_gives_up_leadership_unless_the_host_does(release: bool) -> None:
+def test_a_stop_calls_no_hook_and_gives_up_leadership() -> None:
     source, hooks, leadership = FakeSource(), FakeHooks(), FakeLeadership(PROVISIONER, DISPATCHER)
     source.put(bus())
     source.put(channel())
     source.put(subscription())
-    monitor = Monitor("test", handler=hooks, source=source, leadership=leadership, release_leadership=release)
+    monitor = Monitor("test", handler=hooks, source=source, leadership=leadership)
     with running(monitor):
         wait_for(lambda: monitor.subscription("one", "default"))
     assert not {hook for hook, _ in hooks.calls} & {"unsubscribe", "unprovision"}
-    assert leadership.released is release
+    assert leadership.released
 
 
 NAMES = ("a", "b")

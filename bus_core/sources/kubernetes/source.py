@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ APIS: dict[Kind, Api] = {
     "Channel": CHANNELS,
     "Subscription": SUBSCRIPTIONS,
 }
+
+_LAST_WAIT = 0.5
 
 log = get_logger(__name__)
 
@@ -62,6 +65,8 @@ class KubernetesSource:
         self._lock = threading.Lock()
         self._telling = threading.Lock()
         self._on_change: OnChange | None = None
+        self._stop = threading.Event()
+        self._given_up = False
         kind: Kind = "Bus" if bus.namespace else "ClusterBus"
         just_it = {"fieldSelector": f"metadata.name={bus.name}"}
         watched: list[tuple[Kind, dict[str, str]]] = [(kind, just_it), ("Channel", {}), ("Subscription", {})]
@@ -79,7 +84,7 @@ class KubernetesSource:
             ]
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
-        self._on_change = on_change
+        self._on_change, self._stop = on_change, stop
         self._events.start()
         threads = [
             threading.Thread(target=reflector.run, args=(stop.wait,), name=f"watch {reflector.what}", daemon=True)
@@ -92,8 +97,10 @@ class KubernetesSource:
                 self.synced.set()
         for reflector in self._reflectors:
             reflector.stop()
+        end = time.monotonic() + _LAST_WAIT
         for thread in threads:
-            thread.join(0.5)  # one that hangs in a list ends by its own time limit, and is not heard any more
+            # One that hangs in a list ends by its own time limit, and is not heard any more.
+            thread.join(max(end - time.monotonic(), 0.0))
         with self._telling:
             self._on_change = None
         self._events.stop()
@@ -143,6 +150,8 @@ class KubernetesSource:
         self, resource: Resource, meta: dict[str, Any], *, status: Any = None, gone_is_fine: bool = False
     ) -> None:
         """Patch one version of a resource; its status if one is given."""
+        if self._given_up:
+            raise TemporaryError(f"{resource.key}: the API server does not answer, and the monitor is stopping")
         at = resource.metadata
         path = APIS[resource.kind].path(at.namespace, at.name, "status" if status is not None else "")
         body: dict[str, Any] = {"metadata": {"uid": at.uid, "resourceVersion": at.resource_version, **meta}}
@@ -153,6 +162,8 @@ class KubernetesSource:
         except ApiError as error:
             if error.status == 404 and gone_is_fine:
                 return
+            # One write without an answer is enough for a stop to wait for.
+            self._given_up = self._given_up or (error.status == 0 and self._stop.is_set())
             raise as_error(error, resource) from None
         with self._lock:
             before = self._written.get(at.uid)
