@@ -13,6 +13,7 @@ from bus_core.leadership import Leadership
 from bus_core.monitor.arguments import ignored_arguments, last_parameters
 from bus_core.monitor.cache import Cache
 from bus_core.monitor.handler import Hooks
+from bus_core.monitor.status import channel_conditions, subscription_conditions
 from bus_core.monitor.told import Failure, Fingerprint, Result, Told, ToldSubscription, attempt
 from bus_core.monitor.view import ABSENT, Availability, ChannelView
 from bus_core.parameters import ParameterScope, ResolvedParameters, resolve_parameters
@@ -34,6 +35,9 @@ from bus_core.telemetry import get_logger
 
 SYNCED = "Synced"
 ERR_RESOURCE_SYNC = "ErrResourceSync"
+
+REACH_AGAIN = 60.0
+"""Seconds, give or take half of it, until a channel's Service that could not be made is tried again."""
 
 log = get_logger(__name__)
 
@@ -162,21 +166,12 @@ class Reconciler:
         note = ignored_arguments(self._hooks.declared, self._cache.bus, channel)
         if failure is None and told.provisioned is None:
             return  # its turn has not come
-        if failure is None:
-            conditions = [Condition("Provisioned", "True", "Provisioned", note)]
-            ready = Condition("Ready", "True", "Provisioned", note)
-        elif works:
-            # It goes on as it was: dispatchers read Provisioned, people read Ready.
-            conditions = [Condition("Provisioned", "True", "UpdateFailed", failure.message)]
-            ready = Condition("Ready", "False", failure.reason, failure.message)
-        else:
-            conditions = [Condition("Provisioned", "False", failure.reason, failure.message)]
-            ready = Condition("Ready", "False", failure.reason, failure.message)
         reached = self._source.reach(channel)
-        unreached = next((condition for condition in reached if condition.status == "False"), None)
-        if ready.status == "True" and unreached is not None:
-            ready = Condition("Ready", "False", unreached.reason, unreached.message)
-        self._source.write_conditions(channel, [*conditions, *reached, ready])
+        # The bus's own Service is watched; a channel's that could not be made is not, and nobody tells when it could.
+        unmade = any(condition.type == "Serviceable" and condition.status == "False" for condition in reached)
+        told.reach_again = self._clock() + REACH_AGAIN * (0.5 + self._jitter()) if unmade else None
+        conditions = channel_conditions(failure, works=works, note=note, reached=reached)
+        self._source.write_conditions(channel, conditions)
 
     def _subscriptions(self, reference: ChannelReference, channel: Channel, bus: AnyBus, told: Told) -> None:
         present = self._cache.subscriptions(reference)
@@ -221,7 +216,8 @@ class Reconciler:
                 if self._attempt(told, name, fingerprint, what, subscription, call):
                     told.subscriptions[name] = ToldSubscription(subscription, fingerprint)
                     told.ended.discard(subscription.uid)
-                    self._warn_of_ignored(subscription)
+                    if self.leads(DISPATCHER):
+                        self._warn_of_ignored(subscription)
                     if self.leads(DISPATCHER) and not subscription.shows("Dispatching"):
                         self._source.record_event(subscription, SYNCED, "events are dispatched to the subscriber")
         if unkept is not None:
@@ -230,17 +226,10 @@ class Reconciler:
             failure = told.failures.get(name)
             reported = next(iter(self._reports.get(subscription.reference, {}).values()), None)
             note = ignored_arguments(self._hooks.declared, self._cache.bus, subscription)
-            if failure is not None:
-                condition = Condition("Dispatching", "False", failure.reason, failure.message)
-            elif reported is not None:
-                condition = Condition("Dispatching", "False", *reported)
-                before = subscription.condition("Dispatching")
-                if before is None or before.reason != reported[0]:
-                    self._source.record_event(subscription, ERR_RESOURCE_SYNC, ": ".join(reported), warning=True)
-            else:
-                condition = Condition("Dispatching", "True", "Dispatching", note)
-            ready = Condition("Ready", condition.status, condition.reason, condition.message)
-            self._source.write_conditions(subscription, [condition, ready])
+            before = subscription.condition("Dispatching")
+            if failure is None and reported is not None and (before is None or before.reason != reported[0]):
+                self._source.record_event(subscription, ERR_RESOURCE_SYNC, ": ".join(reported), warning=True)
+            self._source.write_conditions(subscription, subscription_conditions(failure, reported, note=note))
 
     # What is no longer wanted.
 
@@ -254,7 +243,7 @@ class Reconciler:
             return
         if ours is None and told.channel is not None and told.provisioned is not None and self.leads(PROVISIONER):
             self._call_unprovision(told.channel, told)  # it vanished, or was replaced, without waiting for us
-        told.uid, told.channel, told.provisioned, told.deleted_since = "", None, None, None
+        told.uid, told.channel, told.provisioned, told.deleted_since, told.reach_again = "", None, None, None, None
         told.failures.pop("", None)
         if ours is None:
             self.views.pop(reference, None)
@@ -278,8 +267,8 @@ class Reconciler:
         now = self._clock()
         if told.deleted_since is None:
             told.deleted_since = now
-        if now < told.deleted_since + self._grace:
-            return False
+        if now < told.deleted_since + self._grace and self._cache.bus is not None:
+            return False  # without the Bus the whole namespace may be going, and our rights with it
         if channel.uid not in told.ended:
             if told.parameters is None:
                 told.parameters = last_parameters(self._hooks.declared, self._cache.bus, channel)
@@ -376,8 +365,10 @@ class Reconciler:
         return resolved
 
     def _warn_of_ignored(self, resource: Channel | Subscription) -> None:
-        if note := ignored_arguments(self._hooks.declared, self._cache.bus, resource):
-            log.warning("arguments are ignored", resource=str(resource.key), detail=note)
+        note = ignored_arguments(self._hooks.declared, self._cache.bus, resource)
+        said = resource.condition("Ready")
+        if note and (said is None or said.message != note):  # else it is only this process that is new
+            self._source.record_event(resource, ERR_RESOURCE_SYNC, f"arguments are {note}", warning=True)
 
     def _summary(self, told: Told) -> tuple[Result, float | None]:
         now = self._clock()
@@ -386,6 +377,8 @@ class Reconciler:
         moments = [failure.until for failure in told.failures.values() if failure.until != float("inf")]
         if told.deleted_since is not None and now < told.deleted_since + self._grace:
             moments.append(told.deleted_since + self._grace)
+        if told.reach_again is not None:
+            moments.append(told.reach_again)
         return worst, (max(min(moments) - now, 0.0) if moments else None)
 
 

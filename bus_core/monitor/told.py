@@ -47,6 +47,7 @@ class Told:
     subscriptions: dict[str, ToldSubscription] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)  # "" is the channel, else a subscription's name
     deleted_since: float | None = None
+    reach_again: float | None = None  # when to look again whether the channel can be reached by its name
     ended: set[str] = field(default_factory=set)  # uids whose unprovision or unsubscribe has been called
 
 

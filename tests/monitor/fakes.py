@@ -35,6 +35,7 @@ class FakeSource:
         self.objects: dict[ResourceKey, Resource] = {}
         self.writes: list[str] = []
         self.events: list[tuple[str, str, str]] = []
+        self.reached: Sequence[Condition] | None = None
         self.on_change: OnChange = lambda change: None
         self._uids = 0
         self._lock = threading.RLock()
@@ -91,6 +92,8 @@ class FakeSource:
         self.events.append((str(resource.key), reason, message))
 
     def reach(self, resource: Resource) -> Sequence[Condition]:
+        if self.reached is not None:
+            return self.reached
         kinds = ("Serviceable", "Routeable") if isinstance(resource, Channel) else ("Serviceable",)
         return [Condition(kind, "True", "Local") for kind in kinds]
 

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from bus_core.conditions import Condition
 from bus_core.errors import PermanentError, TemporaryError
 from bus_core.monitor.cache import Cache
 from bus_core.monitor.reconcile import Reconciler
@@ -343,6 +344,38 @@ def test_missing_parameters_are_all_named_and_an_edit_cures_them() -> None:
     condition = world.get(ORDERS_KEY).condition("Provisioned")
     assert condition is not None
     assert "d" in condition.message, "an argument that nobody declares is named"
+
+
+def test_ignored_arguments_are_told_once() -> None:
+    world = World()
+    world.source.put(channel(colour="red"))
+    world.source.put(subscription())
+    world.settle()
+    world.restart()
+    world.settle()
+    told = [message for _, reason, message in world.source.events if reason == "ErrResourceSync"]
+    assert told == ["arguments are ignored, because nobody declares them: colour"]
+
+
+def test_a_service_that_could_not_be_made_is_tried_again(world: World) -> None:
+    world.source.reached = [Condition("Serviceable", "False", "Forbidden", "not allowed")]
+    _, again = world.settle()
+    assert again is not None
+    assert 30 <= again <= 90
+    world.source.reached = [Condition("Serviceable", "True", "ServiceExists")]
+    world.now += again
+    assert world.settle() == ("ok", None)
+    assert world.status(ORDERS_KEY, "Ready")[0] == "True"
+
+
+def test_without_its_bus_a_deleted_channel_does_not_wait(world: World) -> None:
+    """Where a namespace goes, the rights of the bus go in any order: what is to be let go is let go at once."""
+    world.settle()
+    world.source.delete(ResourceKey("Bus", "default", "demo"))
+    world.source.delete(ORDERS_KEY)
+    world.settle()
+    assert world.hooks.count("unprovision", "orders") == 1
+    assert ORDERS_KEY not in world.source.objects
 
 
 def test_a_new_process_that_knows_no_parameters_does_not_serve_with_none() -> None:
