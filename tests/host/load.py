@@ -17,6 +17,7 @@ class Load:
         refused: the bodies that were answered 503.
         statuses: how often each status came.
         without_retry_after: how many 503 did not say when to come back.
+        broken: how many requests got no answer at all.
     """
 
     def __init__(self, address: str, *channels: str, senders: int = 2, limit: int = 100_000, pause: float = 0) -> None:
@@ -24,6 +25,7 @@ class Load:
         self.refused: set[bytes] = set()
         self.statuses: Counter[int] = Counter()
         self.without_retry_after = 0
+        self.broken = 0
         self._address = address
         self._channels = itertools.cycle(channels)
         self._numbers = iter(range(limit))
@@ -48,7 +50,7 @@ class Load:
 
     def _send(self) -> None:
         host, _, port = self._address.rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        connection = http.client.HTTPConnection(host, int(port), timeout=20)
         while not self._stop.is_set():
             with self._lock:
                 number = next(self._numbers, None)
@@ -62,6 +64,8 @@ class Load:
                 answer.read()
             except (OSError, http.client.HTTPException):
                 connection.close()
+                with self._lock:
+                    self.broken += 1
                 self._stop.wait(0.02)
                 continue
             with self._lock:

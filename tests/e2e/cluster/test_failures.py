@@ -80,7 +80,8 @@ def test_each_failure_is_a_condition_and_one_event_and_is_cured_by_an_edit(stage
         def notes(name: str) -> list[str]:
             return sorted(str(event["note"]) for event in stage.events(name, "ErrResourceSync"))
 
-        wait_for(lambda: len(notes("orders")) == 2 and len(notes("one")) == 2, what="the Events are written")
+        wait_for(lambda: len(notes("orders")) == 3 and len(notes("one")) == 2, what="the Events are written")
+        assert "nobody declares them: colour" in "".join(notes("orders"))
         assert "the broker is tired" in "".join(notes("orders"))
         assert "the broker never will" in "".join(notes("orders"))
         assert "needed" in "".join(notes("one"))

@@ -100,7 +100,7 @@ def _down(lone: Stage, seconds: float, silence: float, *, hangs: bool) -> None:
         lone.api.signal(signal.SIGSTOP)
         began = time.monotonic()
         assert host.stop() == 0
-        assert time.monotonic() - began < 6, "a stop does not wait for the API server"
+        assert time.monotonic() - began < 5.5, "a stop does not wait for the API server"
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["killed", "stopped"])

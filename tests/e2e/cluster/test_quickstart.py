@@ -35,6 +35,7 @@ def test_the_quickstart(stage: Stage, tmp_path: Path) -> None:
         host = stage.start(driver="stub")
         for name in ("channel/orders", "channel/receipts", "subscription/billing", "bus/demo"):
             kubectl("-n", namespace, "wait", "--for=condition=Ready", name, "--timeout=20s")
+        kubectl("-n", namespace, "wait", "--for=condition=Ready", "subscription", "--all", "--timeout=20s")
         wait_for(lambda: host.send("orders", b"hello").status == 202)
         for name in ("shipping", "billing", "mailbox"):
             wait_for(lambda name=name: server.bodies(name), what=name)  # type: ignore[misc]

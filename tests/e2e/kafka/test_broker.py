@@ -68,6 +68,7 @@ def test_the_leader_of_three_is_killed_under_load(trio: Setting) -> None:
         last = max(refused_at, default=0.0)
         print(f"\nanswers {dict(load.statuses)}; the last refusal {last:.1f} s after the kill")
         assert set(load.statuses) <= {202, 503}
+        assert load.broken == 0
         assert last < 15
         wait_for(lambda: set(server.bodies()) >= load.accepted, 60)
         assert not Account.of(sum(load.statuses.values()), load.accepted, server.bodies()).lost
@@ -91,6 +92,7 @@ def _all_down(lone: Setting, outage: float) -> None:
             lone.cluster.run(broker)
             wait_for(lambda: len(load.accepted) > accepted + 100, 60, "it recovers by itself")
         assert set(load.statuses) == {202, 503}
+        assert load.broken == 0
         assert not load.without_retry_after
         wait_for(lambda: set(server.bodies()) >= load.accepted, 60, "everything drains")
         print(f"\nall brokers down for {outage:g} s: answers {dict(load.statuses)}")
