@@ -57,7 +57,7 @@ class KafkaBus:
         *topic.PARAMETERS,
         Parameter("initialOffset", "Newest or Oldest: where a new subscription begins", "Newest", "subscription"),
         Parameter("ordering", "key, partition or unordered: which events stay in order", "key", "subscription"),
-        Parameter("maxInFlight", "events of a host that are with the subscriber at once", "500", "subscription"),
+        Parameter("maxInFlight", "events that a worker hands to the lane at once", "500", "subscription"),
         Parameter("maxUncommitted", "events read past one that cannot be delivered", "10000", "subscription"),
     )
 
