@@ -67,7 +67,7 @@ def test_in_the_end_all_agree(lone: Stage) -> None:
     writes = _status_writes(lone)
     for name in writes:
         lone.merge("Channel", name, {"metadata": {"labels": {"look": "again"}}})
-    lone.put(manifest("Channel", "last", bus="demo"))
+    lone.put(manifest("Channel", "last", bus="demo", arguments=[{"name": "size", "value": "1"}]))
     lone.wait_condition("Channel", "last", "True")
     assert writes == {name: when for name, when in _status_writes(lone).items() if name != "last"}, "nothing to say"
     assert host.stop() == 0
