@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -20,6 +21,11 @@ from bus_core.telemetry import get_logger
 
 USER_MISTAKE = 2
 FAILURE = 1
+
+GC_THRESHOLD = 50_000
+"""How many more objects than at the last look make the collector look for cycles. Hundreds of requests that wait for a
+broker's acknowledgement are tens of thousands of objects; at Python's 700 their traversal is a fifth of a worker's CPU
+(an event with Kafka, 128 in flight: 175 µs with 700, 149 µs with this)."""
 
 log = get_logger(__name__)
 
@@ -71,6 +77,10 @@ class _ProcessWorker(Worker):
         except ConfigurationError as error:
             log.error(str(error))
             sys.exit(Arbiter.APP_LOAD_ERROR)
+        # What has been loaded stays, and need not be looked at again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 50)
 
     def init_signals(self) -> None:
         for number in self.SIGNALS:
