@@ -164,3 +164,28 @@ def test_the_order(tmp_path: Path) -> None:
     assert hooks.count("provision") == 1
     assert "unsubscribe" not in hooks
     assert "unprovision" not in hooks
+
+
+def test_another_host_leads_while_the_first_still_drains(tmp_path: Path) -> None:
+    hung = threading.Event()
+
+    def hang(_: Request) -> Answer:
+        hung.wait(20)
+        return Answer()
+
+    with subscriber(hang) as server:
+        folder = write(tmp_path / "manifests", one=server.url())
+        options = ("--driver", "stub", "--drain-timeout", "15")
+        with bus(folder, tmp_path / "state", *options) as first, bus(folder, tmp_path / "state", *options) as second:
+            first.wait_served("orders")
+            second.wait_served("orders")
+            leader, other = (first, second) if first.says('"leading"', "provisioner") else (second, first)
+            assert leader.send("orders").status == 202
+            wait_for(lambda: server.requests)
+            leader.process.send_signal(signal.SIGTERM)
+            for role in ("provisioner", "dispatcher"):
+                wait_for(lambda role=role: other.says('"leading"', role), 3)  # type: ignore[misc]
+            assert leader.process.poll() is None, "it still drains"
+            hung.set()
+            assert leader.stop() == 0
+            assert given_up(leader) == 0

@@ -10,8 +10,8 @@ import yaml
 
 from bus_core import crds
 from tests.e2e.cluster.server import ApiServer
-from tests.e2e.cluster.stage import Stage
-from tests.support import QUICKSTART, ROOT, Answer, Request, subscriber, wait_for
+from tests.e2e.cluster.stage import Stage, basics
+from tests.support import QUICKSTART, ROOT, Answer, Request, manifest, subscriber, wait_for
 
 CASES = yaml.safe_load((ROOT / "tests" / "crds" / "cases.yaml").read_text())
 
@@ -56,3 +56,16 @@ def test_the_server_refuses_what_validate_refuses(api: ApiServer, case: dict[str
     arguments = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
     said = api.kubectl(*arguments, stdin=case["object"], check=False)
     assert ("created" in said) == bool(case.get("good")), said
+
+
+def test_what_cannot_be_changed_is_refused_by_the_server(stage: Stage) -> None:
+    stage.put(manifest("Bus", "demo", driver="stub"), *basics("http://nobody.localhost:1/")[1:])
+    for kind, name, spec in (
+        ("bus", "demo", "driver: kafka"),
+        ("channel", "orders", "bus: other"),
+        ("channel", "orders", "{bus: null, clusterBus: demo}"),
+        ("subscription", "one", "channel: other"),
+    ):
+        patch = ("patch", kind, name, "--type=merge", "-p", f"spec: {spec if spec[0] == '{' else '{' + spec + '}'}")
+        said = stage.api.kubectl("-n", stage.namespace, *patch, check=False)
+        assert "cannot be changed" in said, said
