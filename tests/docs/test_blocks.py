@@ -13,6 +13,7 @@ from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SKIPS = {
+    ("performance.md", "takes a quarter of an hour; a benchmark is no test"),
     ("README.md", "runs the whole suite; .ci/run and the tests of the demo do it"),
 }
 
