@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     master: str = Field("", description="Address of the API server to watch; goes before the kubeconfig's.")
     service: str = Field(
         "",
-        description="Service in front of the bus in a cluster, [NAMESPACE/]NAME [default: NAME-bus beside the Bus].",
+        description="Labelled Service before a bus in a cluster, [NAMESPACE/]NAME [default: NAME-bus beside the Bus].",
     )
     watch_timeout: float = Field(
         70.0, gt=0, description="Seconds without a byte until a watch of the API server counts as lost."

@@ -56,6 +56,11 @@ class Services:
         self._said: dict[ChannelReference, str] = {}
         self._lock = threading.Lock()
 
+    def is_front(self, item: dict[str, Any]) -> bool:
+        """Whether a Service is the bus's own."""
+        meta = item["metadata"]
+        return (meta["name"], meta.get("namespace") or "") == (self.front.name, self.front.namespace)
+
     def take(self, event: str, item: dict[str, Any]) -> ChannelReference | None:
         """A Service with our label was seen, or is gone; the channel that it is for."""
         meta = item["metadata"]
@@ -158,7 +163,10 @@ class Services:
 
     @property
     def _missing(self) -> str:
-        return f"there is no Service {self.front}; apply the manifests that `bus manifests` prints"
+        return (
+            f"there is no Service {self.front} with the label {LABEL_BUS}={self._bus.name}; "
+            "apply the manifests that `bus manifests` prints"
+        )
 
 
 def _read(item: dict[str, Any]) -> _Known:

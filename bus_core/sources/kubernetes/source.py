@@ -75,13 +75,11 @@ class KubernetesSource:
             for kind, query in watched
         ]
         if provisions:
-            front = self._services.front
+            # One watch for the channels' Services and the bus's own: an unwell server is asked no more than for others.
             ours = {"labelSelector": f"{LABEL_BUS}={bus.name}"}
-            that = {"fieldSelector": f"metadata.name={front.name}"}
-            self._reflectors += [
-                self._reflector("services of channels", SERVICES.path(bus.namespace), self._on_service, ours, silence),
-                self._reflector(f"the service {front}", SERVICES.path(front.namespace), self._on_front, that, silence),
-            ]
+            self._reflectors.append(
+                self._reflector("services", SERVICES.path(bus.namespace), self._on_service, ours, silence)
+            )
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
         self._on_change, self._stop = on_change, stop
@@ -206,11 +204,14 @@ class KubernetesSource:
         return take
 
     def _on_service(self, event: str, item: dict[str, Any]) -> None:
+        if self._services.is_front(item):
+            self._on_front(event)
+            return
         channel = self._services.take(event, item)
         if channel is not None:
             self._again(ResourceKey("Channel", channel.namespace, channel.name))
 
-    def _on_front(self, event: str, item: dict[str, Any]) -> None:
+    def _on_front(self, event: str) -> None:
         if self._services.take_front(event):
             with self._lock:
                 keys = list(self._now)

@@ -16,7 +16,7 @@ from tests.support import BusProcess, manifest, subscriber, wait_for
 
 OUTAGE = float(os.environ.get("BUS_CLUSTER_OUTAGE", "60"))
 SHORT = 8.0
-KINDS = ("channels", "subscriptions", "buses")
+KINDS = ("channels", "subscriptions", "buses", "services")
 RECOVERY = max(BACKOFF) * 1.1 + 5
 
 
