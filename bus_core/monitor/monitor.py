@@ -94,9 +94,14 @@ class Monitor:
 
     def lookup(self, channel: ChannelReference) -> ChannelView:
         """What to do with an event for this channel now. One dict read: cheap enough for every event."""
-        if not self._settled.is_set() or self._reconciler is None:
-            return UNSYNCED
-        return self._reconciler.views.get(channel, ABSENT)
+        view = self._reconciler.views.get(channel) if self._reconciler is not None else UNSYNCED
+        if view is not None:
+            return view  # no channel waits for the first pass of another
+        if self._settled.is_set():
+            return ABSENT
+        known = self._cache.channel(channel) if self._cache is not None else None
+        mine = known is not None and self._cache is not None and known.bus == self._cache.reference
+        return ChannelView(Availability.UNPROVISIONED, known) if mine else UNSYNCED
 
     def channel(self, name: str, namespace: str) -> Channel | None:
         """The provisioned channel of this name, or None."""
@@ -344,7 +349,7 @@ class Monitor:
 
     def _passed(self, key: Key) -> None:
         """The monitor counts as synced when everything that existed at first has been reconciled once, and what that
-        changed as well: before that, a channel that exists would be answered like one that does not."""
+        changed as well: before that, nobody can say of a channel that it does not exist."""
         if self._settled.is_set() or self._first_pass is None:
             return
         self._first_pass.discard(key)

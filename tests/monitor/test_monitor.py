@@ -79,6 +79,22 @@ def test_before_it_has_synced_nothing_is_absent() -> None:
         monitor.wait_for_cache_sync(stop)
 
 
+def test_a_channel_is_served_as_soon_as_it_is_ready_whatever_the_first_pass_still_waits_for() -> None:
+    source, held = FakeSource(), threading.Event()
+    source.put(bus())
+    source.put(channel())
+    source.put(channel("slow"))
+    handlers = MonitorEventHandlerFuncs(provision_func=lambda c, p: held.wait(30) if c.name == "slow" else None)
+    monitor = Monitor("test", handler=handlers, source=source)
+    with running(monitor):
+        wait_for(lambda: monitor.lookup(ORDERS).availability is Availability.READY)
+        assert monitor.lookup(ChannelReference("slow")).availability is Availability.UNPROVISIONED
+        assert monitor.lookup(ChannelReference("nowhere")).availability is Availability.UNSYNCED
+        assert monitor.problems() == ["resources have not been read yet"]
+        held.set()
+        wait_for(lambda: monitor.lookup(ChannelReference("slow")).availability is Availability.READY)
+
+
 def test_a_missing_bus_is_a_problem_and_its_coming_cures_it() -> None:
     source, hooks = FakeSource(), FakeHooks()
     source.put(channel())
