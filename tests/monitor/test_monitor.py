@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from bus_core import ConfigurationError, Monitor, MonitorEventHandlerFuncs, PermanentError, TemporaryError
 from bus_core.monitor.monitor import NotSyncedError
 from bus_core.monitor.view import Availability
-from bus_core.parameters import Parameter
+from bus_core.parameters import Parameter, ResolvedParameters
 from bus_core.references import ChannelReference
-from bus_core.resources import DISPATCHER, PROVISIONER, ResourceKey, Role
+from bus_core.resources import DISPATCHER, PROVISIONER, Channel, ResourceKey, Role
 from tests.monitor.fakes import FakeHooks, FakeLeadership, FakeSource, bus, channel, subscription
 from tests.support import wait_for
 
@@ -84,8 +84,12 @@ def test_a_channel_is_served_as_soon_as_it_is_ready_whatever_the_first_pass_stil
     source.put(bus())
     source.put(channel())
     source.put(channel("slow"))
-    handlers = MonitorEventHandlerFuncs(provision_func=lambda c, p: held.wait(30) if c.name == "slow" else None)
-    monitor = Monitor("test", handler=handlers, source=source)
+
+    def provision(channel: Channel, parameters: ResolvedParameters) -> None:
+        if channel.name == "slow":
+            held.wait(30)
+
+    monitor = Monitor("test", handler=MonitorEventHandlerFuncs(provision_func=provision), source=source)
     with running(monitor):
         wait_for(lambda: monitor.lookup(ORDERS).availability is Availability.READY)
         assert monitor.lookup(ChannelReference("slow")).availability is Availability.UNPROVISIONED
