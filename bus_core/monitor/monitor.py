@@ -15,7 +15,7 @@ from bus_core.leadership import ALWAYS, Leadership
 from bus_core.monitor.cache import Cache
 from bus_core.monitor.handler import FunctionHooks, Hooks, MonitorEventHandlerFuncs
 from bus_core.monitor.reconcile import ERR_RESOURCE_SYNC, Reconciler
-from bus_core.monitor.told import Failure, Fingerprint, attempt
+from bus_core.monitor.told import Failure, Fingerprint, Reporter, attempt
 from bus_core.monitor.view import ABSENT, UNSYNCED, Availability, ChannelView
 from bus_core.monitor.workqueue import WorkQueue
 from bus_core.references import BusReference, ChannelReference, SubscriptionReference
@@ -155,7 +155,12 @@ class Monitor:
             self._queue.add(subscription.channel)
 
     def report(
-        self, subscription: SubscriptionReference, reason: str = "", message: str = "", *, reporter: str = "driver"
+        self,
+        subscription: SubscriptionReference,
+        reason: str = "",
+        message: str = "",
+        *,
+        reporter: Reporter = "driver",
     ) -> None:
         """Say how a subscription is; see `bus_core.hookspecs.Report`. Nobody takes back what another reporter said."""
         if self._reconciler is None:

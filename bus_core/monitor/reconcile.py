@@ -14,7 +14,7 @@ from bus_core.monitor.arguments import ignored_arguments, last_parameters
 from bus_core.monitor.cache import Cache
 from bus_core.monitor.handler import Hooks
 from bus_core.monitor.status import channel_conditions, subscription_conditions
-from bus_core.monitor.told import Failure, Fingerprint, Result, Told, ToldSubscription, attempt
+from bus_core.monitor.told import REPORTERS, Failure, Fingerprint, Reporter, Result, Told, ToldSubscription, attempt
 from bus_core.monitor.view import ABSENT, Availability, ChannelView
 from bus_core.parameters import ParameterScope, ResolvedParameters, resolve_parameters
 from bus_core.references import ChannelReference, SubscriptionReference
@@ -70,7 +70,7 @@ class Reconciler:
         self._jitter = jitter
         self._told: dict[ChannelReference, Told] = {}
         self._again: set[SubscriptionReference] = set()
-        self._reports: dict[SubscriptionReference, dict[str, tuple[str, str]]] = {}
+        self._reports: dict[SubscriptionReference, dict[Reporter, tuple[str, str]]] = {}
         self.finalizer = f"bus-core/{cache.reference.name}"
         self.views: dict[ChannelReference, ChannelView] = {}
 
@@ -82,7 +82,7 @@ class Reconciler:
         self._again.add(subscription)
 
     def report(
-        self, subscription: SubscriptionReference, reason: str, message: str, reporter: str
+        self, subscription: SubscriptionReference, reason: str, message: str, reporter: Reporter
     ) -> ChannelReference | None:
         """Keep what is said of a subscription, for its conditions; the channel to reconcile, if it is known."""
         said = {name: what for name, what in self._reports.get(subscription, {}).items() if name != reporter}
@@ -224,7 +224,8 @@ class Reconciler:
             told.failures.setdefault(name, unkept)
         if self.leads(DISPATCHER):
             failure = told.failures.get(name)
-            reported = next(iter(self._reports.get(subscription.reference, {}).values()), None)
+            said = self._reports.get(subscription.reference, {})
+            reported = next((said[reporter] for reporter in REPORTERS if reporter in said), None)
             note = ignored_arguments(self._hooks.declared, self._cache.bus, subscription)
             before = subscription.condition("Dispatching")
             if failure is None and reported is not None and (before is None or before.reason != reported[0]):

@@ -15,6 +15,11 @@ from bus_core.telemetry import get_logger
 Result = Literal["ok", "temporary", "permanent", "error"]
 Fingerprint = tuple[object, ...]
 
+Reporter = Literal["driver", "delivery"]
+REPORTERS: tuple[Reporter, ...] = ("driver", "delivery")
+"""Who says how a subscription is. A condition has one reason, and the first of them that has something to say gives it:
+a driver speaks of events that are held up, which is more than a subscriber that fails."""
+
 log = get_logger(__name__)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import threading
+import time
 from collections import Counter
 from types import TracebackType
 
@@ -13,6 +14,7 @@ class Load:
     """Posts events with bodies `CHANNEL-NUMBER` until it is left.
 
     Attributes:
+        sent: when each body was sent, in monotonic seconds.
         accepted: the bodies that were answered 202.
         refused: the bodies that were answered 503.
         statuses: how often each status came.
@@ -21,6 +23,7 @@ class Load:
     """
 
     def __init__(self, address: str, *channels: str, senders: int = 2, limit: int = 100_000, pause: float = 0) -> None:
+        self.sent: dict[bytes, float] = {}
         self.accepted: set[bytes] = set()
         self.refused: set[bytes] = set()
         self.statuses: Counter[int] = Counter()
@@ -58,6 +61,7 @@ class Load:
             if number is None:
                 break
             body = f"{channel}-{number}".encode()
+            self.sent[body] = time.monotonic()
             try:
                 connection.request("POST", "/", body, {"Host": f"{channel}.default"})
                 answer = connection.getresponse()

@@ -10,6 +10,7 @@ from bus_core.conditions import Condition
 from bus_core.errors import PermanentError, TemporaryError
 from bus_core.monitor.view import Availability
 from bus_core.parameters import Parameter
+from bus_core.references import SubscriptionReference
 from bus_core.resources import ResourceKey, Subscription
 from tests.monitor.fakes import bus, channel, subscription
 from tests.monitor.world import ONE_KEY, ORDERS_KEY, World
@@ -26,6 +27,21 @@ def test_a_temporary_error_is_tried_again_after_its_time_and_not_before(world: W
     assert world.settle() == ("ok", None)
     assert world.status(ORDERS_KEY, "Ready")[0] == "True"
     assert [event[1] for event in world.source.events if "Channel" in event[0]] == ["ErrResourceSync", "Synced"]
+
+
+def test_what_the_driver_says_comes_before_what_delivery_says(world: World) -> None:
+    world.settle()
+    one = SubscriptionReference("one")
+    world.reconciler.report(one, "SubscriberFailing", "it answered 500", "delivery")
+    for message in ("partition 0", "partition 0, partition 1"):
+        world.reconciler.report(one, "Blocked", message, "driver")
+        world.settle()
+        ready = world.get(ONE_KEY).condition("Ready")
+        assert ready is not None
+        assert ready.message == message
+    world.reconciler.report(one, "", "", "driver")
+    world.settle()
+    assert world.status(ONE_KEY, "Ready") == ("False", "SubscriberFailing")
 
 
 def test_a_permanent_error_waits_for_a_change(world: World) -> None:

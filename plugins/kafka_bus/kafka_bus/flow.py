@@ -132,7 +132,10 @@ class Flow:
                 with self._changed:
                     self._back(item)
                 return
-            future.add_done_callback(lambda done, item=item: self._done(item, done))  # type: ignore[misc]
+            if future.done():
+                self._settle(item, future)  # not by way of a callback, which would come back here, ever deeper
+            else:
+                future.add_done_callback(lambda done, item=item: self._done(item, done))  # type: ignore[misc]
 
     def stop(self) -> None:
         """Submit nothing more. What is in flight is still resolved."""
@@ -252,6 +255,10 @@ class Flow:
         return part.progress.span >= self._max_uncommitted or part.held >= HELD_BYTES
 
     def _done(self, item: Item, future: Future[Outcome]) -> None:
+        self._settle(item, future)
+        self.pump()
+
+    def _settle(self, item: Item, future: Future[Outcome]) -> None:
         part = item.partition
         settled = not future.cancelled() and future.exception() is None
         with self._changed:
@@ -275,4 +282,3 @@ class Flow:
                 heapq.heappush(self._waiting, (due, next(self._sequence), item))
             if part.gone:
                 self._changed.notify_all()
-        self.pump()

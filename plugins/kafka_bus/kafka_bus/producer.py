@@ -124,8 +124,10 @@ class Producers:
         return self._limits.get(topic)
 
     def learn(self, topic: str, limit: int) -> None:
-        """The topic's limit in bytes is known, or has changed."""
+        """The topic's limit in bytes is known, or has changed. Its producer connects now: the first event would wait
+        a second for that."""
         self._limits[topic] = limit
+        self._producer(min(limit, BATCH_BYTES))
 
     def forget(self, topic: str) -> None:
         self._limits.pop(topic, None)
@@ -135,7 +137,13 @@ class Producers:
         limit = self._limits.get(topic, BATCH_BYTES)
         if record.size > limit and topic in self._limits:
             raise MessageTooLargeError(f"the event has about {record.size} bytes and its topic allows {limit}")
-        batch = min(limit, BATCH_BYTES)
+        await self._producer(min(limit, BATCH_BYTES)).send(topic, record)
+
+    def close(self) -> None:
+        for producer in list(self._producers.values()):
+            producer.close()
+
+    def _producer(self, batch: int) -> Producer:
         producer = self._producers.get(batch)
         if producer is None or producer.is_spent:
             with self._lock:
@@ -143,8 +151,4 @@ class Producers:
                 if producer is None or producer.is_spent:
                     producer = Producer(self._settings, self._trouble, self._logger, batch)
                     self._producers[batch] = producer
-        await producer.send(topic, record)
-
-    def close(self) -> None:
-        for producer in self._producers.values():
-            producer.close()
+        return producer

@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import ClassVar
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 import kafka_bus.feed
 from bus_core import ForwardedHeaders, Message, Outcome, TemporaryError
+from kafka_bus.blocked import marks_of_others
 from kafka_bus.codec import to_record
 from kafka_bus.failure import Trouble
 from kafka_bus.feed import Feed
@@ -60,7 +62,7 @@ class Received:
             done.set_result(Outcome.DELIVERED)
 
 
-def feed(brokers: str, topic: str, received: Received) -> Feed:
+def feed(brokers: str, topic: str, received: Received, report: Callable[[str | None], None] = lambda _: None) -> Feed:
     flow = Flow(received.submit, ordering="partition", max_in_flight=50, max_uncommitted=100)
     return Feed(
         settings(brokers, commit_interval=0.1),
@@ -73,7 +75,7 @@ def feed(brokers: str, topic: str, received: Received) -> Feed:
         flow=flow,
         terms=(),
         forwarded=ForwardedHeaders(),
-        report=lambda _: None,
+        report=report,
     )
 
 
@@ -139,6 +141,54 @@ def test_a_partition_that_was_paused_goes_on_after_it_went_and_came_back(
         first.close()
         second.close()
         producer.close()
+
+
+def test_what_is_blocked_at_one_member_is_known_to_all_of_them(cluster: str) -> None:
+    producer = Producer(settings(cluster), Trouble(cluster), LOG)
+    slow = Received(is_open=False)
+    said: list[str | None] = []
+    one = feed(cluster, "marked", slow, said.append)
+    other = Consumer({"bootstrap.servers": cluster, "group.id": "marked.one", "logger": LOG})
+    try:
+        send(producer, "marked", *(b"%d" % number for number in range(1000)))
+        one.start()
+        until(lambda: marks_of_others(other, "marked", {0}) == {1: 0, 2: 0, 3: 0}, 30)
+        assert "partition 0 at offset 0" in (said[-1] or "")
+        slow.open()
+        until(lambda: marks_of_others(other, "marked", {0}) == {}, 30)
+        until(lambda: said[-1] is None)
+    finally:
+        one.close()
+        other.close()
+        producer.close()
+
+
+def test_what_a_commit_did_not_take_is_committed_again(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Commits:
+        """The consumer as far as `_commit` goes: no broker refuses a commit when asked to."""
+
+        made: ClassVar[list[tuple[int, int]]] = []
+
+        def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+            self.made.extend((entry.partition, entry.offset) for entry in offsets)
+
+    one = feed(cluster, "untaken", Received())
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(one, "_consumer", Commits())
+            one._flow.assign([0, 1])
+            for number in (0, 1):
+                one._flow.offer(number, 4, None, Message({}, b""))
+            one._flow.pump()
+            one._commit()
+            one._commit()
+            assert Commits.made == [(0, 5), (1, 5)], "once is enough"
+            one._heard_of_commit(None, [TopicPartition("untaken", 0, 5)])
+            one._heard_of_commit(KafkaError(KafkaError.REQUEST_TIMED_OUT), [TopicPartition("untaken", 1, 5)])
+            one._commit()
+            assert Commits.made[2:] == [(1, 5)]
+    finally:
+        one.close()
 
 
 def test_a_record_whose_headers_cannot_be_read_takes_no_other_along(cluster: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import Future
 from typing import Any
 
@@ -73,6 +74,25 @@ def test_events_of_a_key_are_one_after_the_other_and_those_of_others_go_on() -> 
     assert lane.seen == [1, 3, 4]
     lane.end(1)
     assert lane.seen == [1, 3, 4, 2]
+
+
+def test_a_lane_that_is_done_at_once_is_no_deep_recursion() -> None:
+    done: Future[Outcome] = Future()
+    done.set_result(Outcome.DELIVERED)
+    lane, seen, depths = Lane(), [], set()
+
+    def submit(message: Message) -> Future[Outcome]:
+        seen.append(int(message.payload))
+        depths.add(len(traceback.StackSummary.extract(traceback.walk_stack(None), lookup_lines=False)))
+        return lane.submit(message) if len(seen) == 1 else done
+
+    flow = Flow(submit, ordering="key", max_in_flight=100, max_uncommitted=10_000)
+    flow.assign([0])
+    offer(flow, *range(300))
+    lane.end(0)
+    assert seen == list(range(300))
+    assert flow.committable() == {0: 300}
+    assert max(depths) - min(depths) < 10
 
 
 def test_partition_is_one_order_for_all_its_keys() -> None:

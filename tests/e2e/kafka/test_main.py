@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import urllib.parse
 
+from confluent_kafka.admin import NewTopic
+
 from tests.e2e.kafka.cluster import Cluster
 from tests.e2e.kafka.setting import Account, Setting
 from tests.host.load import Load
@@ -91,6 +93,9 @@ def test_names_that_would_collide_and_parameters_that_cannot_be_used(setting: Se
     setting.channel("bad", numPartitions="many")
     setting.channel("worse", topicConfig="no.such.setting=1")
     setting.channel("copies", replicationFactor=7)
+    setting.channel("clash")
+    taken = setting.topic("clash").replace(".clash", "_clash")
+    setting.admin.create_topics([NewTopic(taken, 1, 1)])[taken].result(10)
     setting.start()
 
     def ready(channel: str) -> str:
@@ -101,6 +106,8 @@ def test_names_that_would_collide_and_parameters_that_cannot_be_used(setting: Se
     assert "numPartitions: 'many'" in ready("bad")
     assert "no.such.setting" in ready("worse")
     assert "replication" in ready("copies").lower()
+    assert f"would collide with the existing topic {taken}" in ready("clash")
+    assert not setting.topics() & {setting.topic(name) for name in ("bad", "worse", "copies", "clash")}
 
 
 def test_the_demo(kafka: Cluster) -> None:

@@ -67,3 +67,16 @@ def test_a_position_is_kept_over_a_restart(setting: Setting) -> None:
         setting.produce("orders", b"while nobody ran")
         setting.start(served=("orders",))
         wait_for(lambda: server.bodies() == [b"first", b"while nobody ran"], 20, "once each")
+
+
+def test_a_group_goes_although_its_last_member_was_killed(setting: Setting) -> None:
+    """The brokers count a member that was killed until its session ends, and a group with members is not deleted."""
+    with subscriber() as server:
+        setting.channel("orders")
+        setting.subscription("one", "orders", server.url())
+        host = setting.start(served=("orders",))
+        assert setting.group("orders", "one") in setting.groups()
+        host.kill()
+        setting.remove("Subscription", "one")
+        setting.start(served=("orders",))
+        wait_for(lambda: setting.group("orders", "one") not in setting.groups(), 30, "the group is gone")

@@ -108,10 +108,12 @@ def test_a_mistake_is_one_sentence_that_names_it(
         assert answer.status == 503
         assert says in answer.text
         assert len(answer.text.strip().splitlines()) <= 2
-        assert host.send("orders").status == 503
+        refused, metrics = host.send("orders"), request(host.admin, "GET", "/metrics", body=None)
+        assert (refused.status, metrics.status) == (503, 200)
         assert "Traceback" not in host.log
         assert host.stop() == 0
-        shown = host.log + answer.text + "".join(path.read_text() for path in setting.state.rglob("*.json"))
+        shown = host.log + answer.text + refused.text + metrics.text
+        shown += "".join(path.read_text() for path in setting.state.rglob("*.json"))
         assert password not in shown
         assert len(host.lines) < 40, "it is tried again with back-off, and said again only when it changes"
     finally:
