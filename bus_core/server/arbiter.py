@@ -19,6 +19,8 @@ from bus_core.server.service import Limits, Service
 from bus_core.server.worker import Worker, make_config
 from bus_core.telemetry import get_logger
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 USER_MISTAKE = 2
 FAILURE = 1
 
@@ -86,9 +88,10 @@ class _ProcessWorker(Worker):
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         # All the same: Ctrl-C in a terminal reaches every worker, and the arbiter turns its own SIGINT into SIGQUIT.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in _STOPS:
             self.loop.add_signal_handler(number, self._asked_to_stop)
         self.loop.add_signal_handler(signal.SIGABRT, self.handle_abort_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def _asked_to_stop(self) -> None:
         self.wanted_stop.set()
@@ -135,6 +138,15 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
     killed = False
     _halting = False
+
+    def spawn_worker(self) -> int:
+        # Until a worker has handlers of its own it has the arbiter's, which would take a stop and forget it: the worker
+        # would go on until it is killed. So a stop waits for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            return int(super().spawn_worker())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def reap_workers(self) -> None:
         try:

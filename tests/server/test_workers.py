@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, free_port, raw, request, wait_for
+from tests.support import ROOT, children, free_port, raw, request, wait_for
 
 PROGRAM = '''
 """A service that answers slowly, for tests of the server around it."""
-import asyncio, os, signal, sys, threading
+import asyncio, os, signal, sys, threading, time
 from bus_core.errors import ConfigurationError
 from bus_core.server import Limits, bind, serve_workers
 
@@ -48,6 +48,10 @@ class Slow:
 
 def gone(pid):
     print("gone", pid, flush=True)
+
+
+if "late" in sys.argv:  # a worker needs a while until it has signal handlers of its own
+    os.register_at_fork(after_in_child=lambda: time.sleep(1))
 
 
 limits = Limits(graceful_timeout=5)
@@ -98,6 +102,13 @@ def test_a_stop_answers_what_was_begun_and_half_a_request_does_not_hold_it_up(nu
         assert time.monotonic() - began < 3
         half.close()
         slow.close()
+
+
+def test_a_stop_that_comes_while_workers_begin_is_not_forgotten(tmp_path: Path) -> None:
+    with served(tmp_path, "late") as (process, _):
+        wait_for(lambda: len(children(process.pid)) == 2)
+        process.terminate()
+        assert process.wait(4) == 0, "they were not killed, after five seconds"
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
