@@ -7,74 +7,19 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from bus_core.errors import ConfigurationError
-from bus_core.server import Connections, Limits, bind, by_port, serve
+from bus_core.server import Limits, bind, by_port
+from tests.server.serving import Echo, connect, serving
 from tests.support import raw, request, wait_for
-
-
-class Echo:
-    """Answers with what it got."""
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-        self.bodies: list[bytes] = []
-        self.hold: threading.Event | None = None
-        self.first: Callable[[], None] | None = None
-
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Nothing to start."""
-
-    async def stop(self, connections: Connections) -> None:
-        connections.close_idle()
-        self.stopped.set()
-
-    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
-        body = b""
-        while True:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                return
-            body += event.get("body", b"")
-            if not event.get("more_body", False):
-                break
-        self.bodies.append(body)
-        if self.first is not None and len(self.bodies) == 1:
-            asyncio.get_running_loop().call_soon(self.first)
-        while self.hold is not None and not self.hold.is_set():
-            await asyncio.sleep(0.01)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": body})
-
-
-@contextlib.contextmanager
-def serving(limits: Limits) -> Iterator[tuple[str, Echo]]:
-    service, stop = Echo(), threading.Event()
-    with bind("127.0.0.1:0") as listener:
-        thread = threading.Thread(target=serve, args=(service, [listener], stop, limits))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}", service
-        finally:
-            stop.set()
-            thread.join(10)
-            assert not thread.is_alive()
-
-
-def connect(address: str, data: bytes = b"") -> socket.socket:
-    host, _, port = address.rpartition(":")
-    sock = socket.create_connection((host, int(port)), timeout=5)
-    sock.sendall(data)
-    return sock
 
 
 @pytest.mark.parametrize("data", [b"", b"POST / HT", b"POST / HTTP/1.1\r\nHost: a\r\nx: "])
 def test_a_connection_without_a_request_head_is_closed_in_time(data: bytes) -> None:
-    with serving(Limits(header_timeout=0.3)) as (address, _), connect(address, data) as sock:
+    with serving(Limits(header_timeout=0.3), Echo()) as (address, _), connect(address, data) as sock:
         began = time.monotonic()
         with contextlib.suppress(ConnectionResetError):
             assert sock.recv(100) == b""
@@ -84,7 +29,7 @@ def test_a_connection_without_a_request_head_is_closed_in_time(data: bytes) -> N
 def test_a_connection_without_another_request_is_closed_in_time() -> None:
     ask = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
     with (
-        serving(Limits(keepalive=1)) as (address, service),
+        serving(Limits(keepalive=1), Echo()) as (address, service),
         connect(address, ask) as idle,
         connect(address, ask) as busy,
     ):
@@ -103,7 +48,7 @@ def test_a_connection_without_another_request_is_closed_in_time() -> None:
 
 def test_a_sender_that_pipelines_has_not_the_loop_to_itself() -> None:
     served_at_turn: list[int] = []
-    with serving(Limits()) as (address, service):
+    with serving(Limits(), Echo()) as (address, service):
 
         def turn() -> None:
             served_at_turn.append(len(service.bodies))
@@ -120,7 +65,7 @@ def test_a_sender_that_pipelines_has_not_the_loop_to_itself() -> None:
 
 def test_what_is_pipelined_behind_a_request_is_bounded() -> None:
     """A sender that does not wait for its answer is not read any further."""
-    with serving(Limits()) as (address, service):
+    with serving(Limits(), Echo()) as (address, service):
         service.hold = threading.Event()
         with connect(address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi") as sock:
             sock.settimeout(0.5)
@@ -133,7 +78,7 @@ def test_what_is_pipelined_behind_a_request_is_bounded() -> None:
 
 
 def test_slow_connections_do_not_starve_a_fast_one() -> None:
-    with serving(Limits()) as (address, _):
+    with serving(Limits(), Echo()) as (address, _):
         slow = [connect(address, b"POST / HTTP/1.1\r\nHost: a\r\n") for _ in range(60)]
         began = time.monotonic()
         for _ in range(10):
@@ -144,7 +89,7 @@ def test_slow_connections_do_not_starve_a_fast_one() -> None:
 
 
 def test_connections_beyond_the_limit_are_closed_and_room_is_found_again() -> None:
-    with serving(Limits(max_connections=3)) as (address, _):
+    with serving(Limits(max_connections=3), Echo()) as (address, _):
         held = [connect(address) for _ in range(3)]
         wait_for(lambda: not answers(address), what="the limit is reached")
         held.pop().close()
@@ -161,7 +106,7 @@ def answers(address: str) -> bool:
 
 
 def test_a_stop_closes_idle_and_half_open_connections_at_once() -> None:
-    with serving(Limits()) as (address, service):
+    with serving(Limits(), Echo()) as (address, service):
         idle = connect(address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
         assert b"200" in idle.recv(1000)
         half = connect(address, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nh")

@@ -1,0 +1,135 @@
+"""What happens on a connection to a request that goes the quick way, and that it is answered as gunicorn would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from bus_core.server import Connections, Limits
+from tests.server.serving import Echo, connect, serving
+from tests.support import wait_for
+
+ASK = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class Application:
+    """Does what the test says, and hands over what it is told."""
+
+    def __init__(self, application: Any) -> None:
+        self.asgi = application
+        self.scopes: list[dict[str, Any]] = []
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing to start."""
+
+    async def stop(self, connections: Connections) -> None:
+        connections.close_idle()
+
+
+def read_to_the_end(sock: socket.socket) -> bytes:
+    found = b""
+    while more := sock.recv(10_000):
+        found += more
+    return found
+
+
+def without_date(answer: bytes) -> bytes:
+    return re.sub(rb"Date: [^\r]*\r\n", b"", answer)
+
+
+def test_both_ways_tell_the_application_the_same_and_answer_the_same() -> None:
+    scopes: list[dict[str, Any]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        event = await receive()
+        while event.get("more_body"):
+            event = await receive()
+        headers = [(b"content-length", b"4"), (b"x-a", b"b")]
+        await send({"type": "http.response.start", "status": 202, "headers": headers})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    with serving(Limits(), Application(application)) as (address, _):
+        answers = []
+        for pieces in ([ASK], [ASK[:30], ASK[30:]]):
+            with connect(address) as sock:
+                for number, piece in enumerate(pieces):
+                    sock.sendall(piece)
+                    if number < len(pieces) - 1:
+                        with contextlib.suppress(TimeoutError):  # so that it is read before the rest comes
+                            sock.settimeout(0.1)
+                            sock.recv(1)
+                        sock.settimeout(5)
+                answers.append(without_date(sock.recv(1000)))
+    quick, slow = answers
+    assert quick == slow
+    assert b"202 Accepted" in quick
+    for scope in scopes:
+        del scope["client"]
+    assert scopes[0] == {name: value for name, value in scopes[1].items() if name != "state"}
+
+
+def test_what_arrives_meanwhile_is_answered_after_it_and_in_order() -> None:
+    with serving(Limits(), Echo()) as (address, service), connect(address, ASK) as sock:
+        service.hold = threading.Event()
+        wait_for(lambda: service.bodies == [b"hi"])
+        for number in range(10):
+            sock.sendall(ASK.replace(b"hi", b"%02d" % number))
+        service.hold.set()
+        found = b""
+        while found.count(b"200 OK") < 11:
+            found += sock.recv(10_000)
+        wait_for(lambda: service.bodies == [b"hi", *(b"%02d" % number for number in range(10))])
+
+
+def test_a_sender_that_leaves_is_told_to_the_application() -> None:
+    told = threading.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        told.set()
+
+    with serving(Limits(), Application(application)) as (address, _):
+        with connect(address, ASK):
+            assert not told.is_set()
+        assert told.wait(5)
+
+
+@pytest.mark.parametrize("fault", ["raises", "answers nothing", "splits the answer", "answers twice"])
+def test_an_application_that_fails_is_a_500_and_the_end_of_the_connection(fault: str) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if fault == "raises":
+            raise RuntimeError("a fault")
+        if fault == "splits the answer":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b\r\nc: d")]})
+            await send({"type": "http.response.body", "body": b""})
+        if fault == "answers twice":
+            for _ in range(2):
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+
+    with serving(Limits(), Application(application)) as (address, _), connect(address, ASK) as sock:
+        answer = read_to_the_end(sock)
+        assert answer.startswith(b"HTTP/1.1 200" if fault == "answers twice" else b"HTTP/1.1 500")
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_stop_lets_it_end_and_closes_its_connection() -> None:
+    stop = threading.Event()
+    with serving(Limits(), Echo(), stop) as (address, service), connect(address, ASK) as sock:
+        service.hold = threading.Event()
+        wait_for(lambda: service.bodies)
+        stop.set()
+        assert service.stopped.wait(5)
+        service.hold.set()
+        answer = read_to_the_end(sock)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"\r\nConnection: close\r\n" in answer
