@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import math
 import threading
@@ -130,6 +131,12 @@ class MessageReceiver:
             self._refuse(resp, 400, "truncated", "the body ended before it was complete", close=True)
         except TimeoutError:
             self._refuse(resp, 408, "timeout", f"the body took longer than {self._body_timeout:g} seconds", close=True)
+        except (asyncio.CancelledError, concurrent.futures.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this call was cancelled but what the driver waited for, such as the outcome of a `submit`.
+            self._refuse(resp, 503, "busy", "the event was given up while it was received", retry_after=1.0)
         except Exception:
             log.exception("an event could not be received")
             self._refuse(resp, 500, "error", "the bus could not take the event; its log says why")

@@ -94,10 +94,11 @@ class Monitor:
 
     def lookup(self, channel: ChannelReference) -> ChannelView:
         """What to do with an event for this channel now. One dict read: cheap enough for every event."""
+        settled = self._settled.is_set()  # asked first: what is settled after it may be about this channel
         view = self._reconciler.views.get(channel) if self._reconciler is not None else UNSYNCED
         if view is not None:
             return view  # no channel waits for the first pass of another
-        if self._settled.is_set():
+        if settled:
             return ABSENT
         known = self._cache.channel(channel) if self._cache is not None else None
         mine = known is not None and self._cache is not None and known.bus == self._cache.reference

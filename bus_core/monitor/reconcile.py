@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection
 from functools import partial
@@ -71,6 +72,7 @@ class Reconciler:
         self._told: dict[ChannelReference, Told] = {}
         self._again: set[SubscriptionReference] = set()
         self._reports: dict[SubscriptionReference, dict[Reporter, tuple[str, str]]] = {}
+        self._reporting = threading.Lock()
         self.finalizer = f"bus-core/{cache.reference.name}"
         self.views: dict[ChannelReference, ChannelView] = {}
 
@@ -85,8 +87,9 @@ class Reconciler:
         self, subscription: SubscriptionReference, reason: str, message: str, reporter: Reporter
     ) -> ChannelReference | None:
         """Keep what is said of a subscription, for its conditions; the channel to reconcile, if it is known."""
-        said = {name: what for name, what in self._reports.get(subscription, {}).items() if name != reporter}
-        self._reports[subscription] = said | ({reporter: (reason, message)} if reason else {})
+        with self._reporting:  # a driver's threads and delivery's
+            said = {name: what for name, what in self._reports.get(subscription, {}).items() if name != reporter}
+            self._reports[subscription] = said | ({reporter: (reason, message)} if reason else {})
         for reference, view in list(self.views.items()):
             if reference.namespace == subscription.namespace and subscription.name in view.subscriptions:
                 return reference

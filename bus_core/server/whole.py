@@ -74,8 +74,8 @@ class Connection(Protocol):
     def write(self, answer: bytes) -> None:
         """Send the answer; nothing happens if the sender has gone."""
 
-    def ended(self, exchange: Exchange, error: Exception | None) -> None:
-        """The application has returned, or raised."""
+    def ended(self, exchange: Exchange, error: BaseException | None) -> None:
+        """The application has returned, raised, or been cancelled."""
 
 
 class Exchange:
@@ -113,17 +113,20 @@ class Exchange:
         else:
             self._task = loop.create_task(self._run(app, scope))
 
-    def leave(self) -> None:
-        """The sender has gone."""
+    def leave(self, loop: asyncio.AbstractEventLoop, grace: float) -> None:
+        """The sender has gone: whoever asks for more of its request is told, and what still runs after `grace` seconds
+        is cancelled. Its connection no longer counts, so it must not go on for ever."""
         self._gone = True
+        if self._task is not None:
+            loop.call_later(grace, self._task.cancel)
         if self._waits is not None and not self._waits.done():
             self._waits.set_result(None)
 
     async def _run(self, app: ASGIApp, scope: MutableMapping[str, Any]) -> None:
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             await app(scope, self._receive, self._send)
-        except Exception as raised:
+        except (Exception, asyncio.CancelledError) as raised:
             error = raised
         self._connection.ended(self, error)
 
@@ -149,16 +152,21 @@ class Exchange:
             self._connection.write(answer)
 
     def _answer(self, status: int, headers: Fields) -> bytes:
-        has_length, _, _ = _scan_response_headers(headers)  # refuses what would split the answer
+        has_length, _, in_chunks = _scan_response_headers(headers)  # refuses what would split the answer
+        if in_chunks:
+            raise RuntimeError("an answer in one piece has no Transfer-Encoding")
         lines = [_get_cached_status_line((1, 1), status)]
+        says_close = False
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
-        body = b"".join(self._parts)
-        if not has_length:
+            says_close = says_close or (name == b"connection" and value == b"close")
+        # RFC 9110, section 8.6: no Content-Length with 204. Neither it nor 304 has a body.
+        body = b"" if status in (204, 304) else b"".join(self._parts)
+        if not has_length and status not in (204, 304):
             lines.append(b"content-length: %d\r\n" % len(body))
         lines += (_CACHED_SERVER_HEADER, _get_cached_date_header())
-        self.is_last = self._connection.is_ending
-        if self.is_last:
+        self.is_last = says_close or self._connection.is_ending
+        if self.is_last and not says_close:
             lines.append(b"Connection: close\r\n")
         lines += (b"\r\n", body)
         return b"".join(lines)

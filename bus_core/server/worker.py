@@ -51,16 +51,22 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is not None or self._held:
-            self._held += data
-            if len(self._held) > self._max_buffer_size:
-                self._pause_reading()
+            self._hold(data)
             return
         if self._is_between_requests():
+            if self._flow_control.write_paused:  # a sender that does not read its answers gets no more of them
+                self._hold(data)
+                return
             found = read(data)
             if found is not None:
                 self._begin(*found)
                 return
         super().data_received(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) > self._max_buffer_size:
+            self._pause_reading()
 
     def _is_between_requests(self) -> bool:
         parser = self._callback_parser
@@ -71,6 +77,7 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
     def _begin(self, path: str, fields: Fields, body: bytes) -> None:
         self._head_timer.cancel()
         self._waits_since = None
+        self._callback_parser._empty_line_skipped = False  # what its own `reset` does after a request
         self._exchange = Exchange(self, body)
         self._exchange.start(self.app, scope_of(path, fields, self._server, self._client), self.worker.loop)
 
@@ -81,9 +88,9 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
     def write(self, answer: bytes) -> None:
         self._safe_write(answer)
 
-    def ended(self, exchange: Exchange, error: Exception | None) -> None:
+    def ended(self, exchange: Exchange, error: BaseException | None) -> None:
         self._exchange = None
-        if error is not None:
+        if isinstance(error, Exception):
             self.log.error("Error in ASGI application", exc_info=error)
         if self._closed:
             return
@@ -93,14 +100,21 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
             self._keepalive_timeout()  # closes, and ends the task that would wait for another request
             return
         self._waits_since = self.worker.loop.time()
-        if self._held:  # others have their turn first: a sender that pipelines must not have the loop to itself
+        if self._held and not self._flow_control.write_paused:
+            # Others have their turn first: a sender that pipelines must not have the loop to itself.
+            self.worker.loop.call_soon(self._replay)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._held and self._exchange is None:
             self.worker.loop.call_soon(self._replay)
 
     def _replay(self) -> None:
+        if self._closed or self._exchange is not None or not self._held:
+            return
         held, self._held = bytes(self._held), bytearray()
         self._resume_reading()
-        if not self._closed:
-            self.data_received(held)
+        self.data_received(held)
 
     # gunicorn's own.
 
@@ -134,7 +148,7 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
             self.worker.forget(self)
             self._head_timer.cancel()
             if self._exchange is not None:
-                self._exchange.leave()
+                self._exchange.leave(self.worker.loop, self.cfg.asgi_disconnect_grace_period)
             super().connection_lost(exc)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import logging
 import socket
@@ -107,13 +108,15 @@ ANSWERS = [
     (PermanentError("for the log alone"), 500, "its log says why"),
     (RuntimeError("for the log alone"), 500, "its log says why"),
     (UnknownChannelError(), 404, "there is no such channel"),
+    (asyncio.CancelledError(), 503, "given up"),
+    (concurrent.futures.CancelledError(), 503, "given up"),
 ]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize(("error", "status", "says"), ANSWERS, ids=lambda value: type(value).__name__)
 def test_what_the_function_raises_is_the_answer(
-    error: Exception, status: int, says: str, asynchronous: bool, caplog: pytest.LogCaptureFixture
+    error: BaseException, status: int, says: str, asynchronous: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def plain(channel: ChannelReference, message: Message) -> None:
         raise error

@@ -102,12 +102,80 @@ def test_a_sender_that_leaves_is_told_to_the_application() -> None:
         assert told.wait(5)
 
 
-@pytest.mark.parametrize("fault", ["raises", "answers nothing", "splits the answer", "answers twice"])
+def test_what_goes_on_after_its_sender_has_left_is_ended() -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with serving(Limits(), Application(application)) as (address, _):
+        with connect(address, ASK):
+            assert asked.wait(5)
+            assert not ended.is_set()
+        assert ended.wait(5)
+
+
+def test_a_sender_that_does_not_read_its_answers_gets_no_more_of_them() -> None:
+    taken: list[int] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        taken.append(1)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 500_000})
+
+    with serving(Limits(), Application(application)) as (address, _), connect(address) as sock:
+        sent = 0
+        while len(taken) == sent and sent < 100:  # one by one: what is pipelined goes gunicorn's way
+            sock.sendall(ASK)
+            sent += 1
+            with contextlib.suppress(AssertionError):
+                wait_for(lambda: len(taken) == sent, 0.5)  # noqa: B023
+        assert len(taken) == sent - 1 < 99
+        found = 0
+        while found < sent * 500_000:
+            found += sock.recv(1 << 20).count(b"x")
+        assert len(taken) == sent
+
+
+def test_an_empty_line_before_each_request_is_passed_over_as_gunicorn_does() -> None:
+    with serving(Limits(), Echo()) as (address, _), connect(address) as sock:
+        for number in range(3):
+            sock.sendall(b"\r\n")
+            with contextlib.suppress(TimeoutError):  # so that it is read alone
+                sock.settimeout(0.05)
+                assert sock.recv(1000) == b"", "it is not an answer"
+            sock.settimeout(5)
+            sock.sendall(ASK)
+            assert b"200 OK" in sock.recv(1000), number
+
+
+def test_an_answer_without_a_body_has_no_length() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with serving(Limits(), Application(application)) as (address, _), connect(address, ASK) as sock:
+        answer = read_to_the_end(sock)
+        assert answer.startswith(b"HTTP/1.1 204")
+        assert b"ength" not in answer
+        assert answer.lower().count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("fault", ["raises", "is cancelled", "answers nothing", "splits the answer", "answers twice"])
 def test_an_application_that_fails_is_a_500_and_the_end_of_the_connection(fault: str) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         if fault == "raises":
             raise RuntimeError("a fault")
+        if fault == "is cancelled":
+            raise asyncio.CancelledError
         if fault == "splits the answer":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b\r\nc: d")]})
             await send({"type": "http.response.body", "body": b""})

@@ -7,7 +7,7 @@ goes to whoever asks for the offset, outlives its writer, and is gone with the n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -16,18 +16,14 @@ MARK = "blocked"
 _TIMEOUT = 1.0  # seconds; it is asked on the thread that reads
 
 
-def marks_of_others(consumer: Consumer, topic: str, mine: Collection[int]) -> dict[int, int]:
-    """The partitions that other members have marked, and the offset each is held up at. Blocks for up to 2 s.
-
-    Args:
-        mine: the partitions of this member, which it knows better.
+def marks(consumer: Consumer, topic: str) -> dict[int, int]:
+    """The partitions of the consumer's group that are marked, and the offset each is held up at. Blocks for up to 2 s.
 
     Raises:
         KafkaException: the brokers do not say.
     """
     known = consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic].partitions
-    others = [TopicPartition(topic, number) for number in known if number not in mine]
-    found = consumer.committed(others, timeout=_TIMEOUT) if others else []
+    found = consumer.committed([TopicPartition(topic, number) for number in known], timeout=_TIMEOUT) if known else []
     return {entry.partition: entry.offset for entry in found if entry.metadata == MARK and entry.error is None}
 
 

@@ -127,6 +127,7 @@ class KafkaBus:
         with self._lock:
             known = self._feeds.get(subscription.reference)
         self._producers.learn(name, self._topics.max_message_bytes(name))
+        self._producers.connect(name)
         if known is not None and known.terms == terms:
             return  # what changed is the host's: where it leads, or the topic's configuration
         self._end_feed(subscription.reference)
@@ -224,6 +225,8 @@ class KafkaBus:
             feed = self._feeds.pop(subscription, None)
         if feed is not None:
             feed.close()
+            if feed.is_reported:
+                self._report(subscription, None)  # whoever reads on says it again if it still holds
 
     def _watch(self) -> None:
         """Once the host stops, no feed reads on; they stay in their groups until what is in flight is settled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -11,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bus_core import ForwardedHeaders, Gauge, Message
-from kafka_bus.blocked import MARK, marks_of_others, sentence
+from kafka_bus.blocked import MARK, marks, sentence
 from kafka_bus.codec import to_message
 from kafka_bus.failure import Trouble
 from kafka_bus.flow import Flow
@@ -70,6 +69,7 @@ class Feed:
         self._read_at = 0.0
         self._committed: dict[int, tuple[int, str]] = {}
         self._elsewhere: dict[int, int] = {}  # what other members say is blocked
+        self._left: set[int] = set()  # what one that had a partition of mine has said of it, at the last look
         self._stop = threading.Event()
         self._leave = threading.Event()
         self._joined = threading.Event()
@@ -103,6 +103,11 @@ class Feed:
     def wait_joined(self, timeout: float) -> bool:
         """Until this member has its share of the partitions, which may be none."""
         return self._joined.wait(timeout)
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether people have been told last that something is blocked."""
+        return self._reported is not None
 
     def pause(self) -> None:
         """Read no more, stay in the group: what is in flight is still committed. Returns at once."""
@@ -155,20 +160,22 @@ class Feed:
         self._read_at = time.monotonic()
         # `consume` alone would wait all its time for a batch to fill: an event would take 50 ms in the median.
         first = self._consumer.poll(_POLL)
-        for message in () if first is None else (first, *self._consumer.consume(_BATCH - 1, _GATHER)):
-            error = message.error()
-            if error is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    self._trouble.note(error)
-                    self._log.warning(
-                        "reading is disturbed", subscription=self._subscription, detail=self._trouble.sentence(error)
-                    )
-                continue
-            if self._stop.is_set():
-                continue  # never offered, never committed: it is read again
-            self._flow.offer(message.partition(), message.offset(), message.key(), self._event(message))
+        if first is not None:
+            self._take(first)
+            for record in self._consumer.consume(_BATCH - 1, _GATHER):
+                self._take(record)
         self._flow.pump()
         self._hold()
+
+    def _take(self, record: Any) -> None:
+        error = record.error()
+        if error is None:
+            if not self._stop.is_set():  # else it is never offered, never committed, and read again
+                self._flow.offer(record.partition(), record.offset(), record.key(), self._event(record))
+        elif error.code() != KafkaError._PARTITION_EOF:
+            self._trouble.note(error)
+            detail = self._trouble.sentence(error)
+            self._log.warning("reading is disturbed", subscription=self._subscription, detail=detail)
 
     def _event(self, record: Any) -> Message:
         """The event of a record. One that cannot be read must not take along what was read with it: an offset that is
@@ -228,8 +235,20 @@ class Feed:
             self._report(text)
 
     def _ask(self) -> None:
-        with contextlib.suppress(KafkaException):  # what was known stays; the reason comes by callback
-            self._elsewhere = marks_of_others(self._consumer, self._topic, self._flow.partitions)
+        try:
+            marked = marks(self._consumer, self._topic)
+        except KafkaException:
+            return  # what was known stays; the reason comes by callback
+        mine = set(self._flow.partitions)
+        self._elsewhere = {number: offset for number, offset in marked.items() if number not in mine}
+        # Another one's mark on a partition that is mine now. Where nothing is blocked any more, and nothing comes that
+        # would be committed, it would stay.
+        left = {
+            number for number in marked.keys() & mine if number not in self._committed
+        } - self._flow.blocked().keys()
+        for number in left & self._left:
+            self._consumer.commit(offsets=[TopicPartition(self._topic, number, marked[number])])
+        self._left = left
 
     def _measure(self) -> None:
         lag = 0
@@ -251,6 +270,7 @@ class Feed:
         self._fresh.update(numbers)
         for number in numbers:
             self._committed.pop(number, None)
+            self._elsewhere.pop(number, None)
         self._joined.set()
         self._log.info("partitions assigned", subscription=self._subscription, partitions=numbers)
 

@@ -108,7 +108,7 @@ class Producer:
 class Producers:
     """The producer for each limit, and the limits of topics. Nearly always that is one producer.
 
-    `send` is for the event loop only; `learn` and `close` may come from any thread.
+    `send` is for the event loop only; `learn`, `connect` and `close` may come from any thread.
     """
 
     def __init__(self, settings: KafkaSettings, trouble: Trouble, logger: Any) -> None:
@@ -124,10 +124,12 @@ class Producers:
         return self._limits.get(topic)
 
     def learn(self, topic: str, limit: int) -> None:
-        """The topic's limit in bytes is known, or has changed. Its producer connects now: the first event would wait
-        a second for that."""
+        """The topic's limit in bytes is known, or has changed."""
         self._limits[topic] = limit
-        self._producer(min(limit, BATCH_BYTES))
+
+    def connect(self, topic: str) -> None:
+        """Have the topic's producer log in now: the first event would wait a second for that."""
+        self._producer(topic)
 
     def forget(self, topic: str) -> None:
         self._limits.pop(topic, None)
@@ -137,13 +139,14 @@ class Producers:
         limit = self._limits.get(topic, BATCH_BYTES)
         if record.size > limit and topic in self._limits:
             raise MessageTooLargeError(f"the event has about {record.size} bytes and its topic allows {limit}")
-        await self._producer(min(limit, BATCH_BYTES)).send(topic, record)
+        await self._producer(topic).send(topic, record)
 
     def close(self) -> None:
         for producer in list(self._producers.values()):
             producer.close()
 
-    def _producer(self, batch: int) -> Producer:
+    def _producer(self, topic: str) -> Producer:
+        batch = min(self._limits.get(topic, BATCH_BYTES), BATCH_BYTES)
         producer = self._producers.get(batch)
         if producer is None or producer.is_spent:
             with self._lock:

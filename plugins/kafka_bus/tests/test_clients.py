@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 import kafka_bus.feed
 from bus_core import ForwardedHeaders, Message, Outcome, TemporaryError
-from kafka_bus.blocked import marks_of_others
+from kafka_bus.blocked import marks
 from kafka_bus.codec import to_record
 from kafka_bus.failure import Trouble
 from kafka_bus.feed import Feed
@@ -62,8 +62,14 @@ class Received:
             done.set_result(Outcome.DELIVERED)
 
 
-def feed(brokers: str, topic: str, received: Received, report: Callable[[str | None], None] = lambda _: None) -> Feed:
-    flow = Flow(received.submit, ordering="partition", max_in_flight=50, max_uncommitted=100)
+def feed(
+    brokers: str,
+    topic: str,
+    received: Received,
+    report: Callable[[str | None], None] = lambda _: None,
+    max_uncommitted: int = 100,
+) -> Feed:
+    flow = Flow(received.submit, ordering="partition", max_in_flight=50, max_uncommitted=max_uncommitted)
     return Feed(
         settings(brokers, commit_interval=0.1),
         Trouble(brokers),
@@ -152,13 +158,37 @@ def test_what_is_blocked_at_one_member_is_known_to_all_of_them(cluster: str) -> 
     try:
         send(producer, "marked", *(b"%d" % number for number in range(1000)))
         one.start()
-        until(lambda: marks_of_others(other, "marked", {0}) == {1: 0, 2: 0, 3: 0}, 30)
+        until(lambda: marks(other, "marked") == {0: 0, 1: 0, 2: 0, 3: 0}, 30)
         assert "partition 0 at offset 0" in (said[-1] or "")
         slow.open()
-        until(lambda: marks_of_others(other, "marked", {0}) == {}, 30)
+        until(lambda: marks(other, "marked") == {}, 30)
         until(lambda: said[-1] is None)
     finally:
         one.close()
+        other.close()
+        producer.close()
+
+
+def test_a_mark_that_another_member_has_left_goes_where_nothing_is_blocked(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_bus.feed, "_ASK_EVERY", 0.2)
+    producer = Producer(settings(cluster), Trouble(cluster), LOG)
+    slow = Received(is_open=False)
+    before, after = feed(cluster, "left", slow), feed(cluster, "left", slow, max_uncommitted=10_000)
+    other = Consumer({"bootstrap.servers": cluster, "group.id": "left.one", "logger": LOG})
+    try:
+        send(producer, "left", *(b"%d" % number for number in range(1000)))
+        before.start()
+        until(lambda: len(marks(other, "left")) == 4, 30)
+        before.close()
+        assert len(marks(other, "left")) == 4
+        after.start()
+        until(lambda: marks(other, "left") == {}, 30)
+        assert committed(cluster, "left") == 0
+    finally:
+        before.close()
+        after.close()
         other.close()
         producer.close()
 

@@ -165,6 +165,23 @@ def test_poison_without_a_sink_blocks_only_at_the_limit_and_clears(setting: Sett
         assert len(set(server.bodies())) == 2 * limit + 1
 
 
+def test_blocked_is_taken_back_when_more_may_be_read(setting: Setting) -> None:
+    with subscriber(_poisonous) as server:
+        setting.channel("orders")
+        setting.subscription("one", "orders", server.url("one"), delivery=ONCE, maxUncommitted=50)
+        setting.start(served=("orders",))
+        setting.produce("orders", b"poison", key=b"bad")
+        setting.produce("orders", *[b"%d" % number for number in range(100)], key=b"good")
+
+        def ready() -> dict[str, Any]:
+            return setting.status("Subscription", "one").get("Ready", {})
+
+        wait_for(lambda: ready().get("reason") == "Blocked", 15, "Blocked appears")
+        setting.subscription("one", "orders", server.url("one"), delivery=ONCE, maxUncommitted=5000)
+        wait_for(lambda: ready().get("reason") != "Blocked", 20, "and is taken back")
+        wait_for(lambda: len(set(server.bodies("one"))) == 101, 20, "what was behind it goes on")
+
+
 def test_what_is_blocked_is_said_whichever_worker_reads_it(setting: Setting) -> None:
     """Two workers with a partition each: one of them writes conditions, and knows of both."""
     cured = False
