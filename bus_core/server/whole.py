@@ -7,6 +7,7 @@ as such goes gunicorn's way, all that is to be refused among it, so nothing is l
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -42,8 +43,9 @@ _ASGI = {"version": "3.0", "spec_version": "2.4"}
 Fields = list[tuple[bytes, bytes]]
 
 
-def read(data: bytes) -> tuple[str, Fields, bytes] | None:
-    """The path, the header fields and the body of a request that is whole and plain; None for anything else."""
+def read(data: bytes) -> tuple[str, Fields, bytes, bool] | None:
+    """Of a request that is whole and plain its path, its header fields, its body, and whether it is the last of its
+    connection; None for anything else."""
     head = _HEAD.match(data)
     if head is None or head.end() > LONGEST_HEAD:
         return None
@@ -53,15 +55,16 @@ def read(data: bytes) -> tuple[str, Fields, bytes] | None:
         fields.append((name.lower(), value.strip(b" \t")))
     known = dict(fields)
     length = known.get(b"content-length", b"")
+    then = known.get(b"connection", b"keep-alive").lower()
     if (
         len(known) != len(fields)  # what comes twice, gunicorn may refuse
         or len(fields) > MOST_FIELDS
         or not _ELSEWHERE.isdisjoint(known)
-        or known.get(b"connection", b"keep-alive").lower() != b"keep-alive"
+        or then not in (b"keep-alive", b"close")
         or not (length.isdigit() and len(length) < 12 and int(length) == len(data) - head.end())
     ):
         return None
-    return head[1].decode("ascii"), fields, data[head.end() :]
+    return head[1].decode("ascii"), fields, data[head.end() :], then == b"close"
 
 
 class Connection(Protocol):
@@ -94,7 +97,7 @@ class Exchange:
         "is_last",
     )
 
-    def __init__(self, connection: Connection, body: bytes) -> None:
+    def __init__(self, connection: Connection, body: bytes, is_last: bool) -> None:
         self._connection = connection
         self._body = body
         self._asked = False
@@ -104,8 +107,8 @@ class Exchange:
         self._parts: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
         self.is_answered = False
-        self.is_last = False
-        """The answer said that the connection ends with it."""
+        self.is_last = is_last
+        """The connection ends with it. Decided when it is answered, since the answer says so."""
 
     def start(self, app: ASGIApp, scope: MutableMapping[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         if sys.version_info >= (3, 12):  # the application begins at once: a round of the event loop less
@@ -152,24 +155,34 @@ class Exchange:
             self._connection.write(answer)
 
     def _answer(self, status: int, headers: Fields) -> bytes:
-        has_length, _, in_chunks = _scan_response_headers(headers)  # refuses what would split the answer
-        if in_chunks:
-            raise RuntimeError("an answer in one piece has no Transfer-Encoding")
-        lines = [_get_cached_status_line((1, 1), status)]
-        says_close = False
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-            says_close = says_close or (name == b"connection" and value == b"close")
+        head, has_length, says_close = _answer_head(status, tuple(headers))
         # RFC 9110, section 8.6: no Content-Length with 204. Neither it nor 304 has a body.
         body = b"" if status in (204, 304) else b"".join(self._parts)
+        lines = [head, _get_cached_date_header()]
         if not has_length and status not in (204, 304):
             lines.append(b"content-length: %d\r\n" % len(body))
-        lines += (_CACHED_SERVER_HEADER, _get_cached_date_header())
-        self.is_last = says_close or self._connection.is_ending
+        self.is_last = self.is_last or says_close or self._connection.is_ending
         if self.is_last and not says_close:
             lines.append(b"Connection: close\r\n")
         lines += (b"\r\n", body)
         return b"".join(lines)
+
+
+@functools.lru_cache(maxsize=64)  # nearly all answers are one and the same 202
+def _answer_head(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[bytes, bool, bool]:
+    """The head of an answer as far as it is always the same, whether it says how long the body is, and whether it says
+    that the connection ends.
+
+    Raises:
+        RuntimeError: the application wants to send it in chunks. What would split the answer is gunicorn's to refuse.
+    """
+    has_length, _, in_chunks = _scan_response_headers(headers)
+    if in_chunks:
+        raise RuntimeError("an answer in one piece has no Transfer-Encoding")
+    lines = [_get_cached_status_line((1, 1), status)]
+    lines += [name + b": " + value + b"\r\n" for name, value in headers]
+    lines.append(_CACHED_SERVER_HEADER)
+    return b"".join(lines), has_length, (b"connection", b"close") in headers
 
 
 def scope_of(path: str, fields: Fields, server: object, client: object) -> dict[str, Any]:

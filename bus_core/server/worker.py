@@ -74,11 +74,11 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
             not (self._request_ready.is_set() or parser._buffer or self.is_ending) and parser._state == "request_line"
         )
 
-    def _begin(self, path: str, fields: Fields, body: bytes) -> None:
+    def _begin(self, path: str, fields: Fields, body: bytes, is_last: bool) -> None:
         self._head_timer.cancel()
         self._waits_since = None
         self._callback_parser._empty_line_skipped = False  # what its own `reset` does after a request
-        self._exchange = Exchange(self, body)
+        self._exchange = Exchange(self, body, is_last)
         self._exchange.start(self.app, scope_of(path, fields, self._server, self._client), self.worker.loop)
 
     @property

@@ -43,7 +43,9 @@ def without_date(answer: bytes) -> bytes:
     return re.sub(rb"Date: [^\r]*\r\n", b"", answer)
 
 
-def test_both_ways_tell_the_application_the_same_and_answer_the_same() -> None:
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n", b"Connection: keep-alive\r\n"])
+def test_both_ways_tell_the_application_the_same_and_answer_the_same(more: bytes) -> None:
+    ask = ASK.replace(b"Host:", more + b"Host:")
     scopes: list[dict[str, Any]] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -57,7 +59,7 @@ def test_both_ways_tell_the_application_the_same_and_answer_the_same() -> None:
 
     with serving(Limits(), Application(application)) as (address, _):
         answers = []
-        for pieces in ([ASK], [ASK[:30], ASK[30:]]):
+        for pieces in ([ask], [ask[:30], ask[30:]]):
             with connect(address) as sock:
                 for number, piece in enumerate(pieces):
                     sock.sendall(piece)
@@ -67,6 +69,8 @@ def test_both_ways_tell_the_application_the_same_and_answer_the_same() -> None:
                             sock.recv(1)
                         sock.settimeout(5)
                 answers.append(without_date(sock.recv(1000)))
+                if b"close" in more:
+                    assert sock.recv(1000) == b""
     quick, slow = answers
     assert quick == slow
     assert b"202 Accepted" in quick

@@ -15,7 +15,7 @@ from bus_core.server.whole import read
 PLAIN = b"POST / HTTP/1.1\r\nHost: orders.default\r\nce-id: \t 1 \t\r\nContent-Length: 3\r\n\r\nabc"
 
 
-def read_by_gunicorn(data: bytes) -> tuple[str, list[tuple[bytes, bytes]], bytes]:
+def read_by_gunicorn(data: bytes) -> tuple[str, list[tuple[bytes, bytes]], bytes, bool]:
     """The same, with gunicorn's parser. It must find one request, complete, and plain in every respect."""
     body: list[bytes] = []
     requests: list[Any] = []
@@ -27,12 +27,11 @@ def read_by_gunicorn(data: bytes) -> tuple[str, list[tuple[bytes, bytes]], bytes
     assert parser.is_complete
     assert not parser.remaining()
     assert not parser.is_chunked
-    assert not request.should_close()
     assert not request.may_upgrade()
     assert not request._expect_100_continue
     assert (request.method, request.query, request.version, request.scheme) == ("POST", "", (1, 1), "http")
     assert request.raw_path == request.path.encode()
-    return request.path, request.headers_bytes, b"".join(body)
+    return request.path, request.headers_bytes, b"".join(body), request.should_close()
 
 
 def agree(data: bytes) -> bool:
@@ -49,10 +48,12 @@ def test_what_is_plain_goes_the_quick_way() -> None:
         "/",
         [(b"host", b"orders.default"), (b"ce-id", b"1"), (b"content-length", b"3")],
         b"abc",
+        False,
     )
     assert agree(PLAIN.replace(b"3\r\n\r\nabc", b"0\r\n\r\n"))
     assert agree(PLAIN.replace(b"POST /", b"POST /a/b~c;d=e@f:g"))
-    assert agree(PLAIN.replace(b"ce-id:", b"Connection: keep-alive\r\nce-id:"))
+    for then in (b"keep-alive", b"Keep-Alive", b"close", b"Close"):
+        assert agree(PLAIN.replace(b"ce-id:", b"Connection: " + then + b"\r\nce-id:"))
     assert agree(PLAIN.replace(b"1 \t", b"\xc3\xbc \t"))
 
 
@@ -76,7 +77,7 @@ OTHERS = {
     "a field twice": PLAIN.replace(b"ce-id", b"a: b\r\nA: c\r\nce-id"),
     "an expectation": PLAIN.replace(b"ce-id", b"Expect: 100-continue\r\nce-id"),
     "an upgrade": PLAIN.replace(b"ce-id", b"Upgrade: h2c\r\nce-id"),
-    "a close": PLAIN.replace(b"ce-id", b"Connection: close\r\nce-id"),
+    "a connection for something else": PLAIN.replace(b"ce-id", b"Connection: close, te\r\nce-id"),
     "an underscore in a name": PLAIN.replace(b"ce-id", b"ce_id"),
     "a name that proxies set": PLAIN.replace(b"ce-id", b"X-Forwarded-Proto"),
     "a space before the colon": PLAIN.replace(b"ce-id:", b"ce-id :"),
