@@ -66,7 +66,7 @@ def drained(count: Callable[[], int], expected: int, timeout: float = 60.0) -> i
 def quiet(count: Callable[[], int]) -> int:
     """Wait until nothing arrives any more, for instance of the load before; what has arrived."""
     last, since = count(), time.monotonic()
-    while time.monotonic() - since < 0.15:
+    while time.monotonic() - since < 0.5:
         time.sleep(0.03)
         now = count()
         if now != last:
