@@ -97,7 +97,10 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
         if not exchange.is_answered:
             self._send_error_response(500, "Internal Server Error")
         if exchange.is_last or error is not None or not exchange.is_answered:
-            self._keepalive_timeout()  # closes, and ends the task that would wait for another request
+            # The task that would wait for another request first: one that has not ended when the connection is lost is
+            # kept for a second, and with a connection for each event those are thousands (ran, 251 MB in place of 81).
+            self._request_ready.set()
+            self._close_transport()
             return
         self._waits_since = self.worker.loop.time()
         if self._held and not self._flow_control.write_paused:

@@ -108,7 +108,7 @@ def test_a_stop_that_comes_while_workers_begin_is_not_forgotten(tmp_path: Path) 
     with served(tmp_path, "late") as (process, _):
         wait_for(lambda: len(children(process.pid)) == 2)
         process.terminate()
-        assert process.wait(4) == 0, "they were not killed, after five seconds"
+        assert process.wait(5) == 0, "they were not killed, after six seconds"
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
