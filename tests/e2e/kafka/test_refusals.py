@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
 from tests.e2e.kafka.setting import Setting
 from tests.support import Answer, subscriber, wait_for
 
@@ -18,6 +20,17 @@ def test_an_event_over_the_topics_limit_is_413_at_once_and_others_go_on(setting:
     assert "2000" in answer.text
     assert host.send("small", b"x" * 500).status == 202
     assert host.send("usual", b"x" * 5000).status == 202
+
+
+def test_a_limit_that_was_raised_past_the_bus_is_learnt_when_an_event_needs_it(setting: Setting) -> None:
+    setting.channel("small", topicConfig="max.message.bytes=2000")
+    host = setting.start(served=("small",))
+    assert host.send("small", b"x" * 5000).status == 413
+    larger = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, setting.topic("small"), incremental_configs=[larger])
+    (done,) = setting.admin.incremental_alter_configs([resource]).values()
+    done.result(10)
+    wait_for(lambda: host.send("small", b"x" * 5000).status == 202, 15, "it is asked for again, every five seconds")
 
 
 def test_too_few_replicas_is_503_and_not_202(trio: Setting) -> None:

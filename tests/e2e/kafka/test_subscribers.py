@@ -51,7 +51,7 @@ class Crowd:
 
     def p99(self, load: Load, began: float, ended: float) -> float:
         """Seconds from sending to arrival at those that are well, of what was sent in between."""
-        marked = [(body, at) for body, at in list(load.sent.items()) if began <= at < ended and body in load.accepted]
+        marked = [(body, at) for body, at in load.sent.copy().items() if began <= at < ended and body in load.accepted]
         for name in GOOD:
             wait_for(lambda name=name: all(body in self.arrived[name] for body, _ in marked), 10, "the others go on")  # type: ignore[misc]
         found = sorted(self.arrived[name][body] - at for name in GOOD for body, at in marked)
@@ -83,9 +83,9 @@ def _compare(setting: Setting, size: Size) -> None:
                 without = span(size.calm)
                 crowd.is_down = True
                 beside = span(size.outage)
-                missed = set(load.accepted) - set(crowd.arrived["down"])
+                missed = set(load.accepted) - crowd.arrived["down"].copy().keys()
                 crowd.is_down = False
-                wait_for(lambda missed=missed: missed <= set(crowd.arrived["down"]), 90, "it gets everything after")  # type: ignore[misc]
+                wait_for(lambda missed=missed: missed <= crowd.arrived["down"].keys(), 90, "it gets everything after")  # type: ignore[misc]
                 again = span(size.calm)
                 ratios.append(beside / without)
                 unchanged.append(again / without)
@@ -94,7 +94,7 @@ def _compare(setting: Setting, size: Size) -> None:
                     f"without {without * 1e3:.1f} ms, with {beside * 1e3:.1f} ms, without {again * 1e3:.1f} ms"
                 )
         for name in (*GOOD, "down"):
-            wait_for(lambda name=name: load.accepted <= set(crowd.arrived[name]), 30, f"all has arrived at {name}")  # type: ignore[misc]
+            wait_for(lambda name=name: load.accepted <= crowd.arrived[name].keys(), 30, f"all has arrived at {name}")  # type: ignore[misc]
             assert not Account.of(sum(load.statuses.values()), load.accepted, server.bodies(name)).lost
     ratio, spread = statistics.median(ratios), statistics.median(abs(each - 1) for each in unchanged)
     print(f"median ratio {ratio:.2f}, spread of unchanged pairs {spread:.2f}")
