@@ -35,9 +35,14 @@ def make_authority(folder: Path) -> Authority:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=20)
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-subj", "/CN=test authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem")
+    # From 3.13 on Python wants of an authority what RFC 5280, section 4.2.1.3, says that it has to have.
+    signs = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    authority = ("-subj", "/CN=test authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", "-x509", *key, *signs, *authority)
     openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,DNS:*.default.localhost\n")
+    (folder / "names").write_text(
+        "subjectAltName=DNS:localhost,DNS:*.default.localhost\nauthorityKeyIdentifier=keyid\n"
+    )
     openssl(
         *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
         *("-days", "2", "-extfile", "names", "-out", "server.pem"),
