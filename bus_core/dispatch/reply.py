@@ -15,6 +15,9 @@ MAX_HEAD_BYTES = 64 * 1024
 _CHUNK_OVERHEAD = 8
 """Bytes of framing allowed per byte of body: `1 CRLF x CRLF`, the smallest chunk, needs five."""
 
+_REMEMBERED_BYTES = 1024
+"""An answer of up to so many bytes is remembered."""
+
 _ENDED = b""
 """Not a header name: its presence says that no other message has begun behind the answer."""
 
@@ -91,6 +94,10 @@ class ReplyReader:
         self._status = 0
         self._headers = _NO_HEADERS
         self._body: bytes | bytearray = b""
+        # An answer without a body, to know it again: a subscriber says the same to each event, but for the second of
+        # its Date. Comparing takes the place of parsing: a tenth of what a further delivery costs.
+        self._known: bytes | None = None
+        self._known_reply: Reply | None = None
         self._raw: dict[bytes, bytes] = {}
         # A dict's own methods spare a Python call per header; `setdefault`: the first of a repeated header wins.
         self.on_message_begin = self._raw.clear
@@ -110,6 +117,9 @@ class ReplyReader:
         Raises:
             DispatchError: the answer is malformed, cut short, or larger than its bounds.
         """
+        if not self.received and data == self._known:
+            self.reusable = True
+            return self._known_reply
         self.received += len(data)
         try:
             self._parser.feed_data(data)
@@ -128,6 +138,8 @@ class ReplyReader:
         if _ENDED not in self._raw:
             self.reusable = False  # what came behind the answer is not ours
         reply = Reply(self._status, self._headers, bytes(self._body))
+        if self.reusable and not reply.body and self.received == len(data) <= _REMEMBERED_BYTES:
+            self._known, self._known_reply = data, reply
         self.received = self._status = 0
         self._complete = False
         self._body = b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bus_core.dispatch.reply import MAX_HEAD_BYTES, Reply, ReplyReader
@@ -64,6 +66,46 @@ def test_an_answer_arrives_byte_by_byte_and_another_follows(name: str) -> None:
         assert replies[-1] is not None
         assert (replies[-1].status, replies[-1].body) == (status, body)
         assert reader.received == 0
+
+
+def whole_and_cut(data: bytes) -> list[list[bytes]]:
+    return [[data], [data[:3], data[3:]], [data[:-3], data[-3:]]]
+
+
+KNOWN = b"HTTP/1.1 204 No Content\r\nA: 1\r\n\r\n"
+FOLLOWING = [
+    *(pieces for data, _, _ in WHOLE.values() for pieces in whole_and_cut(data)),
+    [b"HTTP/1.1 204 No Content\r\nA: 2\r\n\r\n"],
+    [b"HTTP/1.1 204 No Content\r\nA: 1\r\nconnection: close\r\n\r\n"],
+    [KNOWN + KNOWN],
+    [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(KNOWN), KNOWN],
+    [b"HTTP/1.1 100 Continue\r\n\r\n", KNOWN],
+    [KNOWN[9:]],
+    [b"no HTTP\r\n"],
+    [b""],
+]
+
+
+@pytest.mark.parametrize("pieces", FOLLOWING)
+@pytest.mark.parametrize(
+    "before", [[KNOWN], [KNOWN + KNOWN], *([data] for data, _, _ in WHOLE.values()), [KNOWN[:9], KNOWN[9:]]]
+)
+def test_what_a_connection_has_answered_changes_nothing(before: list[bytes], pieces: list[bytes]) -> None:
+    """An answer that is known is not parsed again; nothing else may be taken for it."""
+    reader = ReplyReader()
+    first, second = ([reader.feed(piece, CAP) for piece in before] for _ in range(2))
+    assert first == second
+    fresh = ReplyReader()
+    for piece in pieces:
+        try:
+            expected = fresh.feed(piece, CAP)
+        except DispatchError as error:
+            with pytest.raises(DispatchError, match=re.escape(str(error))):
+                reader.feed(piece, CAP)
+            return
+        reply = reader.feed(piece, CAP)
+        assert reply == expected
+        assert (reader.reusable, reader.received) == (fresh.reusable, fresh.received) or reply is None
 
 
 @pytest.mark.parametrize(
