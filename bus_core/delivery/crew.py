@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from bus_core.delivery.lane import Item
+from bus_core.telemetry import get_logger
 
 STUCK_AFTER = 0.25
 """An exchange that takes longer than this many seconds does not count against the threads for prompt ones."""
@@ -26,6 +27,8 @@ BUSY = 0.4
 _IDLE_EXIT = 10.0
 _TICK = 0.02
 _FLUSH = 0.5
+
+log = get_logger(__name__)
 
 
 class _Hand:
@@ -150,7 +153,10 @@ class Crew:
                     hand.away = False
                     self._away -= 1
                 if settle is not None:
-                    callbacks = settle()
+                    try:
+                        callbacks = settle()
+                    except Exception:  # a fault of ours must not end the thread, and hold its place for ever
+                        log.exception("an exchange could not be settled")
                     settle = None
                 item = None if self._is_one_too_many(hand) else self._take()
                 if item is None:

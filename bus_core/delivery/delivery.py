@@ -7,11 +7,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from functools import partial
 
 from bus_core import telemetry
 from bus_core.delivery.board import Board
+from bus_core.delivery.callbacks import Callback, fail, resolve, run_all
 from bus_core.delivery.check import check
 from bus_core.delivery.crew import Crew
 from bus_core.delivery.exchange import DONE, Exchanger, Verdict, is_circling
@@ -27,8 +28,6 @@ from bus_core.errors import (
 from bus_core.hookspecs import Outcome
 from bus_core.message import Message
 from bus_core.references import ChannelReference, SubscriptionReference
-
-Callback = Callable[[], None]
 
 log = telemetry.get_logger(__name__)
 
@@ -69,6 +68,7 @@ class Delivery:
         self._reasons: dict[tuple[str, str], str] = {}
         self._tell = report
         self._refusing = False
+        self._over = False  # the drain has given up what was in flight
         self._deadline = float("inf")  # of the drain
         self._given_up = 0
         self._drained = threading.Event()
@@ -95,11 +95,13 @@ class Delivery:
             if lane is None:
                 lane = Lane(str(target.subscription), self._limits, target, time.monotonic())
                 self._lanes[target.subscription] = lane
-            if lane.target is not None:
+            if lane.target is not None and lane.target.channel != target.channel:
                 self._leave_channel(lane, lane.target.channel)
             lane.target = target
             lane.routes = {}
-            self._by_channel[target.channel] = (*self._by_channel.get(target.channel, ()), lane)
+            lanes = self._by_channel.get(target.channel, ())
+            if lane not in lanes:  # `publish` reads without the lock: the lane must not be missing for a moment
+                self._by_channel[target.channel] = (*lanes, lane)
 
     def close(self, subscription: SubscriptionReference) -> None:
         """The subscription is gone: what waits in its lane is dropped and counted, submitted events are cancelled."""
@@ -110,7 +112,7 @@ class Delivery:
             if lane.target is not None:
                 self._leave_channel(lane, lane.target.channel)
             callbacks = self._abandon(self._board.empty(lane, time.monotonic()), "unsubscribed")
-        _run(callbacks)
+        run_all(callbacks)
         self._flush()
         self._report(lane)
         telemetry.lane_depth.forget(lane.name)
@@ -172,13 +174,14 @@ class Delivery:
             if not self._board.events:
                 self._drained.set()
             self._rouse(1)  # what stood behind their keys may be ready now
-        _run(callbacks)
+        run_all(callbacks)
         self._drained.wait(timeout)
         now = time.monotonic()
         with self._lock:
             left = [item for lane in self._all_lanes() for item in self._board.empty(lane, now)]
+            self._over = True  # what is in flight is given up here, and not once more when it ends
             callbacks = self._abandon([*left, *self._crew.in_flight(), *self._flights.in_flight()], "shutdown")
-        _run(callbacks)
+        run_all(callbacks)
         self._crew.close()
         self._flights.close()
         return self._given_up
@@ -228,11 +231,11 @@ class Delivery:
                 source.trouble = ""
             source.count("dead_lettered" if letter else "delivered")
             if item.future is not None:
-                callbacks = [partial(_resolve, item.future, Outcome.DEAD_LETTERED if letter else Outcome.DELIVERED)]
+                callbacks = [partial(resolve, item.future, Outcome.DEAD_LETTERED if letter else Outcome.DELIVERED)]
         elif item.lane.closed:
             # Its subscription went, or the drain gave it up, while it was in flight.
             board.finish(item, now)
-            if not self._refusing:
+            if not self._over:
                 callbacks = self._abandon([item], "unsubscribed")
         elif verdict.wait is not None and now + verdict.wait > self._deadline:
             board.finish(item, now)
@@ -253,27 +256,29 @@ class Delivery:
 
     def _give_up(self, item: Item, verdict: Verdict, now: float) -> list[Callback]:
         assert verdict.error is not None
-        self._reasons[item.source.name, reason(verdict.error)] = str(verdict.error)
         if not verdict.final:
             item.source.trouble = str(verdict.error)
-        if verdict.letter is not None:
-            message, parcel = verdict.letter
-            sink = self._sink(item.source)
+        target = item.source.target
+        assert target is not None
+        letter = verdict.letter if target.spec.dead_letter_sink else None  # the sink may have been taken away meanwhile
+        if letter is not None:
+            message, parcel = letter
+            sink = self._sink(target)
             if sink.fits(parcel.size):
                 self._board.finish(item, now)
                 self._board.send_letter(item, sink, message, parcel, parcel.size, now)
                 self._rouse(1)
                 return []
         self._board.finish(item, now)
-        full = verdict.letter is not None
+        full = letter is not None
         if item.future is None or (verdict.final and not full):
             why = "sink_full" if full else reason(verdict.error) if verdict.final else "unavailable"
             self._drop(item.source, why, str(verdict.error))
         if item.future is None:
             return []
         if verdict.final and not full:
-            return [partial(_resolve, item.future, Outcome.REJECTED)]
-        return [partial(_fail, item.future, UnavailableError(str(verdict.error)))]
+            return [partial(resolve, item.future, Outcome.REJECTED)]
+        return [partial(fail, item.future, UnavailableError(str(verdict.error)))]
 
     def _shed(self, lane: Lane, message: Message) -> None:
         """A stalled lane's copy of a published event: to the sink, or dropped."""
@@ -286,7 +291,7 @@ class Delivery:
             return
         letter, parcel = self._exchanger.shed(message, target, error)
         with self._lock:
-            sink = self._sink(lane)
+            sink = self._sink(target)
             if sink.fits(parcel.size):
                 item = Item(lane, letter, parcel, parcel.size, time.monotonic())
                 self._board.send_letter(item, sink, letter, parcel, parcel.size, time.monotonic())
@@ -294,10 +299,8 @@ class Delivery:
             else:
                 self._drop(lane, "sink_full", str(error))
 
-    def _sink(self, lane: Lane) -> Lane:
+    def _sink(self, target: Target) -> Lane:
         """The lane of a subscription's dead-letter sink; subscriptions that name the same sink share it."""
-        target = lane.target
-        assert target is not None
         assert target.spec.dead_letter_sink
         key = (target.channel.namespace, target.spec.dead_letter_sink)
         sink = self._sinks.get(key)
@@ -375,22 +378,3 @@ _COUNTERS = {
     "dead_lettered": telemetry.dead_lettered,
     "refusals": telemetry.lane_refusals,
 }
-
-
-def _resolve(future: Future[Outcome], outcome: Outcome) -> None:
-    try:
-        future.set_result(outcome)
-    except InvalidStateError:
-        return  # cancelled by whoever waited for it
-
-
-def _fail(future: Future[Outcome], error: Exception) -> None:
-    try:
-        future.set_exception(error)
-    except InvalidStateError:
-        return
-
-
-def _run(callbacks: Iterable[Callback]) -> None:
-    for callback in callbacks:
-        callback()
