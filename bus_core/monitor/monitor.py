@@ -96,13 +96,12 @@ class Monitor:
         """What to do with an event for this channel now. One dict read: cheap enough for every event."""
         settled = self._settled.is_set()  # asked first: what is settled after it may be about this channel
         view = self._reconciler.views.get(channel) if self._reconciler is not None else UNSYNCED
-        if view is not None:
+        if view is not None and view.availability is not Availability.ABSENT:
             return view  # no channel waits for the first pass of another
-        if settled:
-            return ABSENT
         known = self._cache.channel(channel) if self._cache is not None else None
-        mine = known is not None and self._cache is not None and known.bus == self._cache.reference
-        return ChannelView(Availability.UNPROVISIONED, known) if mine else UNSYNCED
+        if known is not None and not known.deleted and self._cache is not None and known.bus == self._cache.reference:
+            return ChannelView(Availability.UNPROVISIONED, known)  # its turn has not come
+        return ABSENT if settled or view is not None else UNSYNCED
 
     def channel(self, name: str, namespace: str) -> Channel | None:
         """The provisioned channel of this name, or None."""

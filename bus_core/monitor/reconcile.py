@@ -111,9 +111,9 @@ class Reconciler:
             self.views[reference] = ABSENT  # refuse first, then take apart
         try:
             if channel is not None and wanted:
-                if told.uid and told.uid != channel.uid:
-                    self._end(reference, told, None)
-                self._serve(reference, channel, told)
+                # Under its name another one may still be on its way out: first that, then this.
+                if not told.uid or told.uid == channel.uid or self._end(reference, told, None):
+                    self._serve(reference, channel, told)
             else:
                 self._end(reference, told, channel)
         finally:
@@ -121,7 +121,7 @@ class Reconciler:
             told.ended &= {resource.uid for resource in present if resource is not None}
             if not (told.channel or told.failures or told.subscriptions or told.ended) and told.deleted_since is None:
                 del self._told[reference]
-        return self._summary(told)
+        return told.summary(self._clock(), self._grace)
 
     # A channel that is wanted.
 
@@ -187,7 +187,8 @@ class Reconciler:
                 self._release_subscription(channel, subscription, told)
             elif told.parameters is not None:
                 self._subscribe(channel, subscription, bus, told, told.parameters)
-        for name in [name for name in told.failures if name and name not in present]:
+        gone = [name for name in told.failures if name and name not in present and name not in told.subscriptions]
+        for name in gone:
             del told.failures[name]
 
     def _subscribe(
@@ -210,9 +211,11 @@ class Reconciler:
             fingerprint: Fingerprint = (*identity, spec.subscriber, spec.reply_to, delivery)
             known = told.subscriptions.get(name)
             again = subscription.reference in self._again
-            if (again or known is None or known.fingerprint != fingerprint) and (
-                again or not self._waits(told, name, fingerprint)
-            ):
+            due = again or (
+                (known is None or known.fingerprint != fingerprint) and not self._waits(told, name, fingerprint)
+            )
+            # One that was under this name before may still be on its way out: first that, then this.
+            if due and (known is None or known.subscription.uid == subscription.uid or not told.comes_back_to(name)):
                 self._again.discard(subscription.reference)
                 call = partial(self._hooks.subscribe, channel, subscription, parameters, channel_parameters)
                 what = f"subscribe {subscription.reference}"
@@ -237,20 +240,26 @@ class Reconciler:
 
     # What is no longer wanted.
 
-    def _end(self, reference: ChannelReference, told: Told, channel: Channel | None) -> None:
-        """Take apart a channel that is deleted, gone, replaced under its name, or another bus's."""
+    def _end(self, reference: ChannelReference, told: Told, channel: Channel | None) -> bool:
+        """Take apart a channel that is deleted, gone, replaced under its name, or another bus's. False while a hook is
+        to be tried again, or the grace period runs: subscriptions end before their channel, and it before another."""
         ours = channel if channel is not None and channel.bus == self._cache.reference else None
         last = ours or told.channel or _stand_in(reference)
         if DISPATCHER in self._roles:
             self._end_subscriptions(reference, last, told)
+            if any(told.comes_back_to(name) for name in told.subscriptions):
+                return False
         if ours is not None and not self._unprovision_deleted(ours, told):
-            return
+            return False
         if ours is None and told.channel is not None and told.provisioned is not None and self.leads(PROVISIONER):
             self._call_unprovision(told.channel, told)  # it vanished, or was replaced, without waiting for us
+            if told.comes_back_to(""):
+                return False
         told.uid, told.channel, told.provisioned, told.deleted_since, told.reach_again = "", None, None, None, None
         told.failures.pop("", None)
         if ours is None:
             self.views.pop(reference, None)
+        return True
 
     def _end_subscriptions(self, reference: ChannelReference, channel: Channel, told: Told) -> None:
         present = self._cache.subscriptions(reference)
@@ -373,17 +382,6 @@ class Reconciler:
         said = resource.condition("Ready")
         if note and (said is None or said.message != note):  # else it is only this process that is new
             self._source.record_event(resource, ERR_RESOURCE_SYNC, f"arguments are {note}", warning=True)
-
-    def _summary(self, told: Told) -> tuple[Result, float | None]:
-        now = self._clock()
-        order: tuple[Result, ...] = ("ok", "permanent", "temporary", "error")
-        worst: Result = max((failure.result for failure in told.failures.values()), key=order.index, default="ok")
-        moments = [failure.until for failure in told.failures.values() if failure.until != float("inf")]
-        if told.deleted_since is not None and now < told.deleted_since + self._grace:
-            moments.append(told.deleted_since + self._grace)
-        if told.reach_again is not None:
-            moments.append(told.reach_again)
-        return worst, (max(min(moments) - now, 0.0) if moments else None)
 
 
 def _frozen(parameters: ResolvedParameters) -> tuple[tuple[str, str], ...]:

@@ -55,6 +55,22 @@ class Told:
     reach_again: float | None = None  # when to look again whether the channel can be reached by its name
     ended: set[str] = field(default_factory=set)  # uids whose unprovision or unsubscribe has been called
 
+    def comes_back_to(self, name: str) -> bool:
+        """Whether a hook that failed is to be called again although nothing changes."""
+        failure = self.failures.get(name)
+        return failure is not None and failure.until != float("inf")
+
+    def summary(self, now: float, grace: float) -> tuple[Result, float | None]:
+        """The worst result, and in how many seconds to come back (None: when something changes)."""
+        order: tuple[Result, ...] = ("ok", "permanent", "temporary", "error")
+        worst: Result = max((failure.result for failure in self.failures.values()), key=order.index, default="ok")
+        moments = [failure.until for failure in self.failures.values() if failure.until != float("inf")]
+        if self.deleted_since is not None and now < self.deleted_since + grace:
+            moments.append(self.deleted_since + grace)
+        if self.reach_again is not None:
+            moments.append(self.reach_again)
+        return worst, (max(min(moments) - now, 0.0) if moments else None)
+
 
 def attempt(
     call: Callable[[], None],

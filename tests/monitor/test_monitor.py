@@ -69,6 +69,32 @@ def test_handler_functions_get_resources_and_define_the_roles() -> None:
         wait_for(lambda: source.objects[ResourceKey("Bus", "default", "demo")].is_true("Ready"))
 
 
+def test_a_channel_that_waits_for_its_turn_exists() -> None:
+    source, hooks, go = FakeSource(), FakeHooks(), threading.Event()
+    source.put(bus())
+    monitor = Monitor("test", handler=hooks, source=source)
+    with running(monitor) as stop:
+        monitor.wait_for_cache_sync(stop)
+        provision = hooks.provision
+
+        def slow(channel: Channel, parameters: ResolvedParameters) -> None:
+            go.wait(10)
+            provision(channel, parameters)
+
+        hooks.provision = slow  # type: ignore[method-assign]
+        names = [f"c{number}" for number in range(5)]  # one more than are reconciled at once
+        for name in names:
+            source.put(channel(name))
+        try:
+            found = {monitor.lookup(ChannelReference(name)).availability for name in names}
+            assert found == {Availability.UNPROVISIONED}
+            assert monitor.lookup(ChannelReference("nowhere")).availability is Availability.ABSENT
+        finally:
+            go.set()
+        for name in names:
+            wait_for(lambda name=name: monitor.lookup(ChannelReference(name)).availability is Availability.READY)  # type: ignore[misc]
+
+
 def test_before_it_has_synced_nothing_is_absent() -> None:
     monitor = Monitor("test", handler=MonitorEventHandlerFuncs(), source=FakeSource())
     assert monitor.lookup(ORDERS).availability is Availability.UNSYNCED
