@@ -165,6 +165,8 @@ class Host:
         connections.close_idle()
         self._stop_driver.set()
         await self._receiver.drained()
+        waiting = sum(self.delivery.depths().values())
+        log.info("stopping", undelivered=waiting, seconds_at_most=self._plan.settings.drain_timeout)
         left = await asyncio.to_thread(self._drain)
         log.info("stopped", seconds=round(time.monotonic() - began, 3), given_up=left)
 

@@ -18,7 +18,7 @@ from bus_core import telemetry
 from bus_core.errors import InvalidMessageError, MessageTooLargeError, TemporaryError, UnknownChannelError
 from bus_core.message import ForwardedHeaders, Message
 from bus_core.references import ChannelReference
-from bus_core.server import ASGIApp, Connections, Limits, Receive, bind, serve
+from bus_core.server import ASGIApp, Connections, Limits, Receive, Scope, Send, bind, serve
 
 ReceiverFunc = Callable[[ChannelReference, Message], Awaitable[None] | None]
 
@@ -31,6 +31,10 @@ log = telemetry.get_logger(__name__)
 
 class _TruncatedError(Exception):
     """The sender went away before the body was complete."""
+
+
+class _SlowError(Exception):
+    """The body took too long. Not a TimeoutError, which a driver may raise as well."""
 
 
 class MessageReceiver:
@@ -113,6 +117,7 @@ class MessageReceiver:
             self._pool.shutdown(wait=False)
 
     async def _take(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        channel: ChannelReference | None = None
         try:
             channel, headers, length = self._read_head(req)
             if length > self._cap:
@@ -129,7 +134,7 @@ class MessageReceiver:
             self._refuse(resp, 503, "busy", str(error) or "the bus is busy", retry_after=error.retry_after)
         except _TruncatedError:
             self._refuse(resp, 400, "truncated", "the body ended before it was complete", close=True)
-        except TimeoutError:
+        except _SlowError:
             self._refuse(resp, 408, "timeout", f"the body took longer than {self._body_timeout:g} seconds", close=True)
         except (asyncio.CancelledError, concurrent.futures.CancelledError):
             task = asyncio.current_task()
@@ -138,7 +143,7 @@ class MessageReceiver:
             # Not this call was cancelled but what the driver waited for, such as the outcome of a `submit`.
             self._refuse(resp, 503, "busy", "the event was given up while it was received", retry_after=1.0)
         except Exception:
-            log.exception("an event could not be received")
+            log.exception("an event could not be received", channel=str(channel or ""))
             self._refuse(resp, 500, "error", "the bus could not take the event; its log says why")
         else:
             resp.status = falcon.HTTP_202
@@ -214,19 +219,19 @@ class MessageReceiver:
         app.add_route("/", _Root(self))
         app.add_sink(_elsewhere, "/")
 
-        async def early(scope: Any, receive: Any, send: Any) -> None:
+        async def early(scope: Scope, receive: Receive, send: Send) -> None:
             """What has to be decided before Falcon, which waits for the first piece of the body before it does anything
             and fails on a query that is no text."""
             scope["query_string"] = b""  # events have none
             if scope["method"] != "POST" and scope["path"] == "/":  # Falcon would answer OPTIONS itself
                 telemetry.refused.inc("method")
-                await _send_early(send, 405, "events are sent with POST", (b"allow", b"POST"))
+                await _send_early(scope, send, 405, "events are sent with POST", (b"allow", b"POST"))
                 return
             length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
             if int(length) > self._cap:
                 telemetry.refused.inc("too_large")
                 # The connection closes, for what follows on it is a body that nobody reads.
-                await _send_early(send, 413, self._too_large(int(length)), (b"connection", b"close"))
+                await _send_early(scope, send, 413, self._too_large(int(length)), (b"connection", b"close"))
                 return
             await app(scope, receive, send)
 
@@ -266,15 +271,18 @@ async def _read_body(req: falcon.asgi.Request, cap: int, length: int, timeout: f
     Raises:
         _TruncatedError: the sender went away first.
         MessageTooLargeError: more than `cap` bytes came.
-        TimeoutError: the rest did not come within `timeout` seconds.
+        _SlowError: the rest did not come within `timeout` seconds.
     """
     event: Mapping[str, Any] = req._first_event or await req._receive()
     if event["type"] != "http.request":
         raise _TruncatedError
     body: bytes = event.get("body", b"")
     if event.get("more_body", False):
-        async with asyncio.timeout(timeout):
-            body = await _read_rest(req._receive, body, cap, asyncio.get_running_loop().time() + timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                body = await _read_rest(req._receive, body, cap, asyncio.get_running_loop().time() + timeout)
+        except TimeoutError:
+            raise _SlowError from None
     if len(body) > cap:
         raise MessageTooLargeError(f"the event is larger than the {cap} bytes that are taken")
     if length >= 0 and len(body) != length:
@@ -306,12 +314,12 @@ async def _elsewhere(req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: 
     _answer(resp, 404, "events are received on / only; the Host header names the channel")
 
 
-async def _send_early(send: Any, status: int, text: str, header: tuple[bytes, bytes]) -> None:
-    """An answer without Falcon."""
+async def _send_early(scope: Scope, send: Send, status: int, text: str, header: tuple[bytes, bytes]) -> None:
+    """An answer without Falcon; without its body where HEAD asks."""
     body = f"{text}\n".encode()
     about = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*about, header]})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def _answer(resp: falcon.asgi.Response, status: int, text: str) -> None:

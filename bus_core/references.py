@@ -59,7 +59,7 @@ class ChannelReference:
         Where the third label is `svc` the name is a Kubernetes Service's and loses its `-channel` suffix.
 
         Raises:
-            InvalidMessageError: no dot, an empty label, or longer than a DNS name may be.
+            InvalidMessageError: no dot, an empty label, longer than a DNS name may be, or an IP address.
         """
         name = host.rpartition(":")[0] if ":" in host else host
         if len(name) > MAX_HOST_LENGTH:
@@ -67,7 +67,9 @@ class ChannelReference:
                 f"the Host header is {len(name)} characters long, a DNS name has at most {MAX_HOST_LENGTH}"
             )
         labels = name.lower().split(".")
-        if len(labels) < 2 or not all(labels[:-1]) or not (labels[-1] or len(labels) > 2) or not _is_dns(labels):
+        is_address = len(labels) == 4 and all(label.isdigit() for label in labels)
+        is_whole = len(labels) > 1 and all(labels[:-1]) and (labels[-1] or len(labels) > 2)
+        if is_address or not is_whole or not _is_dns(labels):
             raise InvalidMessageError(
                 f"the Host header {host[:80]!r} names no channel: send to NAME.NAMESPACE, for example orders.default"
             )

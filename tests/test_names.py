@@ -53,7 +53,8 @@ def test_a_host_names_a_channel(host: str, channel: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", ".", "..", "orders", "orders.", ".shop", "a..b", "a b.c", "[::1]:80", "a." + "b" * 300]
+    "host",
+    ["", ".", "..", "orders", "orders.", ".shop", "a..b", "a b.c", "[::1]:80", "127.0.0.1:8080", "a." + "b" * 300],
 )
 def test_a_host_that_names_none_is_refused(host: str) -> None:
     with pytest.raises(InvalidMessageError):

@@ -12,10 +12,22 @@ from collections.abc import Sequence
 
 from bus_core.server.arbiter import serve_workers
 from bus_core.server.listen import bind, by_port, raise_file_limit
-from bus_core.server.service import ASGIApp, Connections, Limits, Receive, Service
+from bus_core.server.service import ASGIApp, Connections, Limits, Receive, Scope, Send, Service
 from bus_core.server.worker import Log, ThreadWorker, make_config
 
-__all__ = ["ASGIApp", "Connections", "Limits", "Receive", "Service", "bind", "by_port", "serve", "serve_workers"]
+__all__ = [
+    "ASGIApp",
+    "Connections",
+    "Limits",
+    "Receive",
+    "Scope",
+    "Send",
+    "Service",
+    "bind",
+    "by_port",
+    "serve",
+    "serve_workers",
+]
 
 _LIMITS = Limits()
 

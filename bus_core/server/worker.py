@@ -14,7 +14,8 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 
-from bus_core.server.service import Limits, Service
+from bus_core.server.service import Limits, Scope, Service
+from bus_core.server.target import to_origin_form
 from bus_core.server.whole import Exchange, Fields, read, scope_of
 from bus_core.telemetry import get_logger
 
@@ -120,6 +121,16 @@ class BusProtocol(ASGIProtocol):  # type: ignore[misc]
         self.data_received(held)
 
     # gunicorn's own.
+
+    def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> Scope:
+        scope: Scope = super()._build_http_scope(request, sockname, peername)
+        if not scope["path"].startswith("/"):
+            to_origin_form(scope)
+        return scope
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        """Never: nothing here speaks it, so it is the GET that it would be without (RFC 9110, section 7.8)."""
+        return False
 
     def _on_headers_complete(self) -> bool:
         self._head_timer.cancel()

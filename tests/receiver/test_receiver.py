@@ -107,6 +107,7 @@ ANSWERS = [
     (BusyError("full"), 503, "full"),
     (PermanentError("for the log alone"), 500, "its log says why"),
     (RuntimeError("for the log alone"), 500, "its log says why"),
+    (TimeoutError("for the log alone"), 500, "its log says why"),
     (UnknownChannelError(), 404, "there is no such channel"),
     (asyncio.CancelledError(), 503, "given up"),
     (concurrent.futures.CancelledError(), 503, "given up"),
@@ -132,7 +133,35 @@ def test_what_the_function_raises_is_the_answer(
     assert "for the log alone" not in answer.text
     if status == 503:
         assert answer.headers["retry-after"] == ("3" if "away" in says else "1")
-    assert len([record for record in caplog.records if record.exc_info]) == (1 if status == 500 else 0)
+    logged = [record for record in caplog.records if record.exc_info]
+    assert len(logged) == (1 if status == 500 else 0)
+    assert all(vars(record)["channel"] == "b/a" for record in logged)
+
+
+TARGETS = [
+    (b"POST http://orders.shop/ HTTP/1.1", 202, ""),
+    (b"POST HTTP://orders.shop HTTP/1.1", 202, ""),
+    (b"POST http://orders.shop/elsewhere HTTP/1.1", 404, "received on / only"),
+    (b"POST http://127.0.0.1:8080/ HTTP/1.1", 400, "names no channel"),
+    (b"POST http:/// HTTP/1.1", 400, "Host"),
+    (b"OPTIONS * HTTP/1.1", 404, "received on / only"),
+    (b"CONNECT orders.shop:80 HTTP/1.1", 404, "received on / only"),
+    (b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13", 405, "POST"),
+    (b"HEAD / HTTP/1.1\r\nConnection: close", 405, None),
+]
+
+
+@pytest.mark.parametrize(("line", "status", "says"), TARGETS, ids=[line.decode()[:30] for line, _, _ in TARGETS])
+def test_other_forms_of_a_target(line: bytes, status: int, says: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """RFC 9112, section 3.2: the authority of an absolute target counts, not the Host header."""
+    channels: list[str] = []
+    with receiving(lambda channel, message: channels.append(str(channel))) as receiver:
+        answer = raw(address(receiver), line + b"\r\nHost: other.shop\r\nContent-Length: 0\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert body == b"" if says is None else says in body.decode()
+    assert channels == (["shop/orders"] if status == 202 else [])
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize(
