@@ -15,6 +15,7 @@ import falcon.asgi
 from bus_core import ChannelReference, Message, MessageReceiver
 from bus_core.server import ASGIApp, Connections, Limits, bind, serve_workers
 from tests.bench.bare import bare
+from tests.bench.floor import floor
 from tests.bench.hosts import HOST, host, quiet
 from tests.bench.machine import Nginx, cpu, nginx, wrk
 from tests.bench.report import Report, Spread, merge
@@ -31,6 +32,7 @@ def run(rounds: int, seconds: float) -> list[Report]:
         sink = stack.enter_context(nginx())
         ways: dict[str, Any] = {name: stack.enter_context(_serving(name)) for name in APPS}
         ways |= {f"bus {count}": stack.enter_context(host("stub", count, sink.url)) for count in (0, 1, MANY)}
+        ways |= {f"floor {count}": stack.enter_context(floor(sink.port, count)) for count in (1, MANY)}
         for number in range(rounds + 1):
             figures = {"exchange": bare(sink.port, BODY, 1)}
             for name, way in ways.items():
@@ -48,6 +50,9 @@ def run(rounds: int, seconds: float) -> list[Report]:
     further = [(many - one) / (MANY - 1) for many, one in zip(by[f"bus {MANY}"], by["bus 1"], strict=True)]
     report.row(f"each further delivery, of {MANY}", "", Spread.of(further))
     report.row("beside them: a bare exchange", Spread.of(by["exchange"]), "")
+    report.row("beside them: the system calls alone, one delivery", Spread.of(by["floor 1"]), "")
+    each = [cost / MANY for cost in by[f"floor {MANY}"]]
+    report.row(f"beside them: the same with {MANY}, each", Spread.of(each), "")
     return [report]
 
 
