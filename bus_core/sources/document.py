@@ -21,8 +21,11 @@ MAX_FILE = 8 << 20
 MAX_NODES = 500_000
 """How many nodes a file may hold once its aliases are followed: a few lines of aliases can stand for billions."""
 
+MAX_DEPTH = 64
+"""How deep a file may nest, aliases followed: an alias may lead back to itself, and PyYAML's C code has one stack."""
+
 _KINDS = frozenset({"Bus", "ClusterBus", "Channel", "Subscription"})
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 log = get_logger(__name__)
 
@@ -120,8 +123,32 @@ def _manifests(folder: Path) -> Iterator[Path]:
             yield path
 
 
+class _Loader(_SafeLoader):  # type: ignore[misc]
+    """Stops at a depth; PyYAML calls these two on the way into each node and out again."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self._path = path
+        self._depth = 0
+
+    def descend_resolver(self, parent: yaml.Node | None, index: Any) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH + 1 and parent is not None:
+            raise _too_deep(self._path, parent)
+        super().descend_resolver(parent, index)
+
+    def ascend_resolver(self) -> None:
+        self._depth -= 1
+        super().ascend_resolver()
+
+
+def _too_deep(path: Path, node: yaml.Node, question: str = "") -> ManifestError:
+    problem = f"is nested more than {MAX_DEPTH} levels deep{question}"
+    return ManifestError(problem, path=str(path), line=node.start_mark.line + 1)
+
+
 def _documents(path: Path, text: str) -> Iterator[Document]:
-    loader = _Loader(text)
+    loader = _Loader(path, text)
     try:
         while loader.check_node():
             node = loader.get_node()
@@ -177,6 +204,8 @@ class _Construct:
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise ManifestError("holds too many nodes; are its aliases meant?", path=str(self.path))
+        if len(at) > MAX_DEPTH:
+            raise _too_deep(self.path, node, "; does an alias lead back to itself?")
         self.lines.setdefault(at, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, at)
@@ -193,8 +222,6 @@ class _Construct:
             name = str(key_node.value)
             if name in data:
                 raise ManifestError(f"the field {name!r} is given twice", path=str(self.path), line=line)
-            if len(at) > 64:
-                raise ManifestError("is nested too deeply", path=str(self.path), line=line)
             self.lines[(*at, name)] = line
             data[name] = self._value(value_node, (*at, name))
         return data
