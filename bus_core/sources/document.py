@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ MAX_DEPTH = 64
 """How deep a file may nest, aliases followed: an alias may lead back to itself, and PyYAML's C code has one stack."""
 
 _KINDS = frozenset({"Bus", "ClusterBus", "Channel", "Subscription"})
+_MISTYPED = 0.88
+"""From how much likeness on a group is meant as ours: channel.knative.dev has 0.97, messaging.knative.dev 0.68."""
+
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 log = get_logger(__name__)
@@ -101,7 +105,10 @@ def read_folder(folder: Path) -> Folder:
 
 
 def read_file(path: Path) -> File:
-    """Read one file. Objects of other API groups are left alone: people keep their Deployments beside these."""
+    """Read one file. Objects of other API groups are left alone: people keep their Deployments beside these.
+
+    A group that looks like a mistyped one of ours is an error: left alone, it would count as a deletion.
+    """
     try:
         if path.stat().st_size > MAX_FILE:
             raise ManifestError(f"is larger than {MAX_FILE >> 20} MiB; split it", path=str(path))
@@ -178,12 +185,15 @@ def _objects(path: Path, data: Any, lines: dict[tuple[str | int, ...], int]) -> 
         return
     group = str(data["apiVersion"]).partition("/")[0]
     if group != GROUP:
+        if str(data["kind"]) in _KINDS and difflib.get_close_matches(group.lower(), [GROUP], cutoff=_MISTYPED):
+            problem = f"{data['apiVersion']!r} is not known; did you mean {API_VERSION}?"
+            raise ManifestError(problem, path=str(path), line=lines[("apiVersion",)], field="apiVersion")
         log.debug("left alone: another API group", path=str(path), api_version=data["apiVersion"], kind=data["kind"])
         return
     if data["apiVersion"] != API_VERSION:
         problem = f"{data['apiVersion']!r} is not known; write {API_VERSION}"
         raise ManifestError(problem, path=str(path), line=lines[("apiVersion",)], field="apiVersion")
-    if data["kind"] not in _KINDS:
+    if str(data["kind"]) not in _KINDS:
         problem = f"{data['kind']!r} is none of {', '.join(sorted(_KINDS))}"
         raise ManifestError(problem, path=str(path), line=lines[("kind",)], field="kind")
     yield Document(path, data, lines)

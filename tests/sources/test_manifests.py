@@ -8,78 +8,22 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import watchfiles
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus_core.conditions import Condition
 from bus_core.errors import ConfigurationError, TemporaryError
-from bus_core.references import BusReference
-from bus_core.resources import Channel, Resource, ResourceKey
-from bus_core.sources import Change, manifests
+from bus_core.resources import Channel
+from bus_core.sources import manifests
 from bus_core.sources.check import check_manifests
 from bus_core.sources.document import Folder, read_folder
 from bus_core.sources.manifests import ManifestSource
-from tests.support import ROOT, manifest, wait_for
-
-BUS = BusReference("demo", "default")
-
-
-class Watcher:
-    """A source that runs, and what it reported."""
-
-    def __init__(self, folder: Path, state: Path, **options: Any) -> None:
-        self.source = ManifestSource(folder, BUS, state_dir=state, **options)
-        self.now: dict[ResourceKey, Resource] = {}
-        self.changes: list[Change] = []
-
-    def on_change(self, change: Change) -> None:
-        self.changes.append(change)
-        if change.resource is None:
-            self.now.pop(change.key, None)
-        else:
-            self.now[change.key] = change.resource
-
-    def channel(self, name: str) -> Channel | None:
-        found = self.now.get(ResourceKey("Channel", "default", name))
-        assert found is None or isinstance(found, Channel)
-        return found
-
-
-@contextmanager
-def watching(folder: Path, state: Path, **options: Any) -> Iterator[Watcher]:
-    watcher, stop = Watcher(folder, state, **options), threading.Event()
-    thread = threading.Thread(target=watcher.source.run, args=(watcher.on_change, stop))
-    thread.start()
-    try:
-        assert watcher.source.synced.wait(5)
-        yield watcher
-    finally:
-        stop.set()
-        thread.join(2)
-        assert not thread.is_alive(), "it stops within a moment"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "manifests"
-    made.mkdir()
-    return made
-
-
-def write(path: Path, *objects: Any) -> None:
-    path.write_text(yaml.safe_dump_all(objects))
-
-
-def channel(name: str, **spec: Any) -> dict[str, Any]:
-    return manifest("Channel", name, **({"bus": "demo"} | spec))
+from tests.sources.watcher import BUS, channel, watching, write
+from tests.support import ROOT, wait_for
 
 
 def test_a_change_of_the_spec_counts_a_generation(folder: Path, tmp_path: Path) -> None:
@@ -260,6 +204,10 @@ def test_the_state_directory_may_not_be_in_the_folder(folder: Path) -> None:
         ("- 1\n", 1, "no Kubernetes object"),
         ("apiVersion: channels.knative.dev/v9\nkind: Channel\n", 1, "channels.knative.dev/v1alpha1"),
         ("apiVersion: channels.knative.dev/v1alpha1\nkind: Chanel\n", 2, "none of Bus"),
+        ("apiVersion: channels.knative.dev/v1alpha1\nkind: [Channel]\n", 2, "none of Bus"),
+        ("kind: Channel\napiVersion: channel.knative.dev/v1alpha1\n", 2, "did you mean channels.knative.dev/v1alpha1?"),
+        ("kind: Bus\napiVersion: Channels.Knatve.dev/v1alpha1\n", 2, "did you mean channels.knative.dev/v1alpha1?"),
+        ("kind: Channel\napiVersion: channels.knative/v1alpha1\n", 2, "did you mean channels.knative.dev/v1alpha1?"),
         (
             "a: &a [x, x]\n"
             + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 30)}]\n" for a, b in zip("abcde", "bcdef", strict=True)),
@@ -288,6 +236,15 @@ def test_one_resource_in_two_files_is_an_error_that_names_both(folder: Path) -> 
     assert [str(document.key) for document in read.documents] == ["Channel default/a"]
     assert "b.yaml:" in str(read.errors[0])
     assert "a.yaml:1" in str(read.errors[0])
+
+
+@pytest.mark.parametrize("group", ["messaging", "eventing", "flows", "sources", "channels.messaging"])
+def test_a_channel_of_another_group_is_left_alone(folder: Path, group: str) -> None:
+    foreign = {"apiVersion": f"{group}.knative.dev/v1", "kind": "Channel", "metadata": {"name": "b"}}
+    write(folder / "a.yaml", channel("a"), foreign)
+    read = read_folder(folder)
+    assert [document.key.name for document in read.documents] == ["a"]
+    assert read.errors == []
 
 
 def test_other_objects_lists_and_hidden_files(folder: Path) -> None:
