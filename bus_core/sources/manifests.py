@@ -250,7 +250,7 @@ class ManifestSource:
         now = time.monotonic()
         before, self._missing = self._missing, {}
         for key in missing:
-            data = stored[key].object
+            data, origin = stored[key].object, stored[key].origin
             if data["metadata"].get("deletionTimestamp") or not trusted:
                 continue
             since = before.get(key, now)
@@ -259,7 +259,8 @@ class ManifestSource:
                 continue
             data = copy.deepcopy(data)
             data["metadata"]["deletionTimestamp"] = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            self._store(key, Entry(data, stored[key].origin))
+            self._store(key, Entry(data, origin))
+            log.info("gone from the folder: it is deleted", resource=str(key), folder=str(self.folder), file=origin)
 
     def _report(self) -> None:
         """Tell of every stored resource that differs from what was told last."""

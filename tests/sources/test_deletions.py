@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def put(path: Path, *objects: object) -> None:
     path.with_suffix(".new").replace(path)
 
 
+def said(caplog: pytest.LogCaptureFixture, message: str) -> list[tuple[str, ...]]:
+    """What was logged beside a message."""
+    found = [vars(record) for record in caplog.records if record.getMessage() == message]
+    return [tuple(str(record[name]) for name in ("resource", "folder", "file") if name in record) for record in found]
+
+
 def test_a_mistyped_group_deletes_nothing(folder: Path, tmp_path: Path) -> None:
     write(folder / "a.yaml", channel("a"))
     write(folder / "b.yaml", channel("b"))
@@ -33,3 +40,28 @@ def test_a_mistyped_group_deletes_nothing(folder: Path, tmp_path: Path) -> None:
         wait_for(lambda: watcher.channel("c"))
         assert watcher.channel("a")
         assert watcher.channel("b")
+
+
+def test_a_deletion_is_told_once_with_name_and_place(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one that nobody may have meant: a file that was emptied, a resource in another namespace than before."""
+    write(folder / "a.yaml", channel("a"))
+    write(folder / "b.yaml", channel("b"))
+    write(folder / "c.yaml", channel("c"))
+    with watching(folder, tmp_path / "state") as watcher, caplog.at_level(logging.INFO):
+        a = watcher.channel("a")
+        assert a is not None
+        watcher.source.add_finalizer(a, "f")
+        (folder / "a.yaml").write_text("")
+        moved = channel("b")
+        moved["metadata"]["namespace"] = "other"
+        put(folder / "b.yaml", moved)
+        wait_for(lambda: (c := watcher.channel("a")) and c.deleted and watcher.channel("b") is None)
+        put(folder / "d.yaml", channel("d"))
+        wait_for(lambda: watcher.channel("d"))
+        told = sorted(said(caplog, "gone from the folder: it is deleted"))
+        assert told == [
+            ("Channel default/a", str(folder), str(folder / "a.yaml")),
+            ("Channel default/b", str(folder), str(folder / "b.yaml")),
+        ]
