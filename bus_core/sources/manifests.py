@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import math
 import threading
 import time
 import uuid
@@ -71,6 +72,7 @@ class ManifestSource:
         self._scanned: Folder | None = None
         self._signature: _Signature | None = None
         self._missing: dict[ResourceKey, float] = {}
+        self._kept: dict[str, float] = {}
         self._complaints: frozenset[str] = frozenset()
         self._trouble = ""
         self._last_events: dict[tuple[ResourceKey, str], str] = {}
@@ -246,12 +248,16 @@ class ManifestSource:
     def _delete_missing(
         self, folder: Folder, missing: Iterable[ResourceKey], stored: Mapping[ResourceKey, Entry]
     ) -> None:
-        trusted = folder.exists and not folder.errors and (bool(folder.documents) or self._allow_empty)
+        distrust = self._distrust(folder)
         now = time.monotonic()
         before, self._missing = self._missing, {}
+        broken, kept = {error.path for error in folder.errors}, 0
         for key in missing:
             data, origin = stored[key].object, stored[key].origin
-            if data["metadata"].get("deletionTimestamp") or not trusted:
+            if data["metadata"].get("deletionTimestamp"):
+                continue
+            if distrust:
+                kept += origin not in broken
                 continue
             since = before.get(key, now)
             if now - since < SECOND_LOOK:
@@ -261,6 +267,27 @@ class ManifestSource:
             data["metadata"]["deletionTimestamp"] = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             self._store(key, Entry(data, origin))
             log.info("gone from the folder: it is deleted", resource=str(key), folder=str(self.folder), file=origin)
+        self._tell_of_kept(distrust if kept else "", kept, now)
+
+    def _distrust(self, folder: Folder) -> str:
+        """Why what is missing does not count as deleted; empty if it does."""
+        if not folder.exists:
+            return (
+                "the folder of manifests is gone; what it held stays: bring it back "
+                "(an empty folder deletes what is left only with --allow-empty)"
+            )
+        if folder.errors:
+            return "resources are gone from the folder; they stay while a file in it is broken: repair the file"
+        if not folder.documents and not self._allow_empty:
+            return "the folder holds no manifest any more; what it held stays: only --allow-empty deletes everything"
+        return ""
+
+    def _tell_of_kept(self, reason: str, count: int, now: float) -> None:
+        """Say it once, and not before a second look agrees; then nothing until there is another reason or none."""
+        self._kept = {reason: self._kept.get(reason, now)} if reason else {}
+        if reason and now - self._kept[reason] >= SECOND_LOOK:
+            self._kept[reason] = math.inf
+            log.warning(reason, folder=str(self.folder), resources=count)
 
     def _report(self) -> None:
         """Tell of every stored resource that differs from what was told last."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,6 +30,10 @@ def said(caplog: pytest.LogCaptureFixture, message: str) -> list[tuple[str, ...]
     """What was logged beside a message."""
     found = [vars(record) for record in caplog.records if record.getMessage() == message]
     return [tuple(str(record[name]) for name in ("resource", "folder", "file") if name in record) for record in found]
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
 
 
 def test_a_mistyped_group_deletes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -65,3 +71,53 @@ def test_a_deletion_is_told_once_with_name_and_place(
             ("Channel default/a", str(folder), str(folder / "a.yaml")),
             ("Channel default/b", str(folder), str(folder / "b.yaml")),
         ]
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (
+            lambda folder: (folder / "a.yaml").unlink(),
+            "holds no manifest any more; what it held stays: only --allow-empty",
+        ),
+        (lambda folder: (folder / "a.yaml").write_text(""), "holds no manifest any more"),
+        (lambda folder: folder.rename(folder.with_name("aside")), "is gone; what it held stays: bring it back"),
+    ],
+    ids=["empty", "truncated", "gone"],
+)
+def test_a_folder_that_holds_nothing_any_more_is_told_once(
+    folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[Path], object],
+    says: str,
+) -> None:
+    monkeypatch.setattr(manifests, "_RESCAN", 0.0)
+    write(folder / "a.yaml", channel("a"))
+    with watching(folder, tmp_path / "state") as watcher, caplog.at_level(logging.WARNING):
+        edit(folder)
+        wait_for(lambda: warned(caplog))
+        looks = Mock(wraps=watcher.source._distrust)
+        monkeypatch.setattr(watcher.source, "_distrust", looks)
+        wait_for(lambda: looks.call_count > 2, what="further looks")
+        assert watcher.channel("a")
+        assert len(warned(caplog)) == 1
+        assert says in warned(caplog)[0]
+        assert said(caplog, warned(caplog)[0]) == [(str(folder),)]
+
+
+def test_what_is_kept_because_another_file_is_broken_is_told(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder / "a.yaml", channel("a"))
+    write(folder / "b.yaml", channel("b"))
+    with watching(folder, tmp_path / "state") as watcher, caplog.at_level(logging.WARNING):
+        put(folder / "b.yaml", {"kind": "Channel"})
+        wait_for(lambda: warned(caplog))
+        put(folder / "c.yaml", channel("c"))
+        wait_for(lambda: watcher.channel("c"))
+        assert warned(caplog) == ["a manifest cannot be used; what it held before stays"]
+        (folder / "a.yaml").unlink()
+        wait_for(lambda: [text for text in warned(caplog) if "they stay while a file in it is broken" in text])
+        assert watcher.channel("a")
