@@ -50,6 +50,7 @@ def validate(data: Mapping[str, Any]) -> list[Problem]:
     if isinstance(spec, Mapping):
         problems += _unknown_fields(spec, schema["properties"]["spec"], ("spec",))
         problems += _repeated_names(spec)
+        problems += _no_time(spec)
     return sorted(dict.fromkeys(problems), key=lambda problem: [str(part) for part in problem.path])
 
 
@@ -128,3 +129,11 @@ def _repeated_names(spec: Mapping[str, Any]) -> Iterator[Problem]:
             if isinstance(name, str) and name in seen:
                 yield Problem((*path, index, "name"), f"{name!r} is given twice")
             seen.add(name if isinstance(name, str) else index)
+
+
+def _no_time(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """With a timeout of zero every try fails before it begins."""
+    delivery = spec.get("delivery")
+    timeout = delivery.get("timeout") if isinstance(delivery, Mapping) else None
+    if isinstance(timeout, str) and timeout.startswith("P") and not re.search("[1-9]", timeout):
+        yield Problem(("spec", "delivery", "timeout"), f"{timeout!r} is no time; write for example PT30S or PT0.2S")
