@@ -13,7 +13,7 @@ from typing import Any
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from bus_core.dispatch.destination import is_localhost
+from bus_core.destination import is_localhost
 from bus_core.dispatch.encoding import Encoded
 from bus_core.dispatch.reply import Reply, ReplyReader
 from bus_core.errors import DeadlineError, DestinationError, DispatchError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from bus_core.destination import is_single_label, parse_destination
 from bus_core.dispatch.connection import PlainConnection
-from bus_core.dispatch.destination import is_single_label, parse_destination
 from bus_core.dispatch.encoding import Encoded, encode
 from bus_core.dispatch.pool import Pool, Pools
 from bus_core.dispatch.reply import Reply

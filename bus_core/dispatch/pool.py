@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import urllib3
 
+from bus_core.destination import Destination
 from bus_core.dispatch.connection import IDLE_LIMIT, PlainConnection, SecureConnection
-from bus_core.dispatch.destination import Destination
 from bus_core.dispatch.encoding import Encoded
 from bus_core.dispatch.reply import Reply
 from bus_core.errors import DispatchError

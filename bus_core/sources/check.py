@@ -1,4 +1,4 @@
-"""Checks manifests without running anything: the schema, and the references between resources."""
+"""Checks manifests without running anything: the schema, the destinations, and the references between resources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bus_core.crds.validation import Problem
-from bus_core.errors import ManifestError
+from bus_core.destination import Destination, parse_destination, parse_sink
+from bus_core.errors import DestinationError, ManifestError
+from bus_core.references import ChannelReference
 from bus_core.resources import Channel, ResourceKey, Subscription, from_object
 from bus_core.sources.document import Document, Folder, read_file, read_folder
 
@@ -32,7 +34,9 @@ def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[Mani
         documents += folder.documents
         errors += folder.errors
     # With a broken file in sight nobody can say that a resource is missing.
-    return [document.key for document in documents], errors or list(_dangling(documents))
+    dangling = [] if errors else list(_dangling(documents))
+    unusable = [document.error(problem) for document in documents for problem in _unusable(document)]
+    return [document.key for document in documents], errors + dangling + unusable
 
 
 def _dangling(documents: list[Document]) -> Iterable[ManifestError]:
@@ -50,3 +54,26 @@ def _dangling(documents: list[Document]) -> Iterable[ManifestError]:
             key = ResourceKey("Channel", resource.namespace, resource.spec.channel)
             if key not in keys:
                 yield document.error(Problem(("spec", "channel"), f"there is no {key}"))
+
+
+def _unusable(document: Document) -> Iterable[Problem]:
+    """Destinations that a running bus refuses for good: its senders would get 202, and the subscriber nothing."""
+    resource = from_object(document.data)
+    if not isinstance(resource, Channel | Subscription):
+        return
+    channel = resource.reference if isinstance(resource, Channel) else resource.channel
+    spec = document.data["spec"]
+    for path, text, read in (
+        (("subscriber",), spec.get("subscriber"), _read_destination),
+        (("replyTo",), spec.get("replyTo"), _read_destination),
+        (("delivery", "deadLetterSink"), resource.spec.delivery.dead_letter_sink, parse_sink),
+    ):
+        try:
+            if text:
+                read(text, channel)
+        except DestinationError as error:
+            yield Problem(("spec", *path), str(error))
+
+
+def _read_destination(text: str, channel: ChannelReference) -> Destination:
+    return parse_destination(text, channel.namespace)

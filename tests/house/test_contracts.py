@@ -29,6 +29,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("bus_core/references.py", "import bus_core.resources", "floors"),
         ("bus_core/monitor/cache.py", "import bus_core.delivery", "floors"),
+        ("bus_core/sources/check.py", "import bus_core.dispatch", "floors"),
+        ("bus_core/destination.py", "import bus_core.resources", "floors"),
         ("bus_core/delivery/lane.py", "import urllib3", "only dispatch and cluster import urllib3"),
         ("bus_core/sources/check.py", "import kubernetes", "only cluster imports kubernetes"),
         ("bus_core/host.py", "import gunicorn", "only server imports gunicorn"),

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bus_core.errors import DestinationError
-from bus_core.references import DEFAULT_NAMESPACE, MAX_HOST_LENGTH
+from bus_core.errors import DestinationError, InvalidMessageError
+from bus_core.references import DEFAULT_NAMESPACE, MAX_HOST_LENGTH, ChannelReference
 
 CLUSTER_SUFFIX = "svc.cluster.local"
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -79,6 +79,25 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
     return Destination(
         scheme, host, port, target if target.startswith("/") else f"/{target}", f"{shown_host}{shown_port}"
     )
+
+
+def parse_sink(text: str, channel: ChannelReference) -> Destination:
+    """Read the dead-letter sink of a channel's events.
+
+    Raises:
+        DestinationError: it is no destination, or the channel itself.
+    """
+    sink = parse_destination(text, channel.namespace)
+    try:
+        leads_back = ChannelReference.from_host(sink.authority) == channel
+    except InvalidMessageError:
+        leads_back = False
+    if leads_back:
+        raise DestinationError(
+            f"deadLetterSink {text!r} is the channel {channel} itself: its dead letters would come back; "
+            "name another channel or an address outside the bus"
+        )
+    return sink
 
 
 def is_single_label(name: str) -> bool:

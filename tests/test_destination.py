@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus_core.dispatch.destination import Destination, is_localhost, is_single_label, parse_destination
+from bus_core.destination import Destination, is_localhost, is_single_label, parse_destination
 from bus_core.errors import DestinationError
 
 
