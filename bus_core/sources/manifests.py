@@ -75,7 +75,7 @@ class ManifestSource:
         self._kept: dict[str, float] = {}
         self._complaints: frozenset[str] = frozenset()
         self._trouble = ""
-        self._last_events: dict[tuple[ResourceKey, str], str] = {}
+        self._last_events: dict[ResourceKey, dict[str, str]] = {}  # the message by reason
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
         self._on_change = on_change
@@ -145,10 +145,10 @@ class ManifestSource:
         return [self._trouble] if self._trouble else []
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
-        key = (resource.key, reason)
-        if self._last_events.get(key) == message and warning:
+        last = self._last_events.setdefault(resource.key, {})
+        if last.get(reason) == message and warning:
             return
-        self._last_events[key] = message
+        last[reason] = message
         say = log.warning if warning else log.info
         say(message, resource=str(resource.key), reason=reason)
 
@@ -302,6 +302,7 @@ class ManifestSource:
         if self._on_change is None:
             return
         if entry is None:
+            self._last_events.pop(key, None)
             if self._reported.pop(key, None) is not None:
                 self._on_change(Change(key, None))
             return

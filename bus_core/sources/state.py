@@ -91,10 +91,12 @@ class StateDirectory:
         """Every stored resource. Files that have not changed since the last call are not parsed again."""
         entries = {}
         with self._lock:
-            for path in self.resources.glob("*.json"):
+            paths = set(self.resources.glob("*.json"))
+            for path in paths:
                 entry = self._read(path)
                 if entry is not None:
                     entries[_key(entry.object)] = entry
+            self._parsed = {path: known for path, known in self._parsed.items() if path in paths}
         return entries
 
     def write(self, key: ResourceKey, entry: Entry) -> None:

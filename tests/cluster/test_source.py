@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -21,8 +22,11 @@ READY = [Condition("Ready", "True", "Provisioned")]
 
 
 def source(*answers: Response | Exception) -> tuple[KubernetesSource, Script]:
+    """One whose watch has brought the channel."""
     script = Script(*answers)
-    return KubernetesSource(ClusterClient(script), BusReference("demo", "shop")), script
+    made = KubernetesSource(ClusterClient(script), BusReference("demo", "shop"))
+    made._on_object("Channel")("ADDED", {**json.loads(written("7").data), "status": {}})
+    return made, script
 
 
 def written(version: str) -> Response:
@@ -54,6 +58,20 @@ def test_a_write_that_changes_nothing_is_none() -> None:
     made.write_conditions(CHANNEL, READY)
     made.write_conditions(CHANNEL, READY)
     assert len(script.requests) == 1
+
+
+def test_nothing_is_kept_of_what_ends_while_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = source(written("8"))
+    merge = ClusterClient.merge
+
+    def overtaken(client: ClusterClient, path: str, body: object) -> object:
+        answer = merge(client, path, body)  # type: ignore[arg-type]
+        made._on_object("Channel")("DELETED", answer)
+        return answer
+
+    monkeypatch.setattr(ClusterClient, "merge", overtaken)
+    made.write_conditions(CHANNEL, READY)
+    assert (made._now, made._written) == ({}, {})
 
 
 def test_a_leader_that_was_overtaken_cannot_write() -> None:

@@ -121,3 +121,15 @@ def test_what_is_kept_because_another_file_is_broken_is_told(
         (folder / "a.yaml").unlink()
         wait_for(lambda: [text for text in warned(caplog) if "they stay while a file in it is broken" in text])
         assert watcher.channel("a")
+
+
+def test_nothing_is_kept_of_what_was_deleted(folder: Path, tmp_path: Path) -> None:
+    with watching(folder, tmp_path / "state", allow_empty=True) as watcher:
+        for name in ("a", "b", "c"):
+            put(folder / "channel.yaml", channel(name))
+            found = wait_for(lambda name=name: watcher.channel(name))  # type: ignore[misc]
+            assert found is not None
+            watcher.source.record_event(found, "Synced", "it is there")
+        wait_for(lambda: len(watcher.now) == 1)
+        source = watcher.source
+        wait_for(lambda: (len(source._state._parsed), len(source._last_events)) == (1, 1), what="only the last is kept")

@@ -164,6 +164,9 @@ class KubernetesSource:
             self._given_up = self._given_up or (error.status == 0 and self._stop.is_set())
             raise as_error(error, resource) from None
         with self._lock:
+            now = self._now.get(resource.key)
+            if now is None or now.uid != at.uid:
+                return  # the watch has brought its end meanwhile
             before = self._written.get(at.uid)
             ours = before is not None and before.now.metadata.resource_version == at.resource_version
             versions = before.versions if before is not None and ours else set()

@@ -131,6 +131,7 @@ class KafkaBus:
         if known is not None and known.terms == terms:
             return  # what changed is the host's: where it leads, or the topic's configuration
         self._end_feed(subscription.reference)
+        self._leaving.pop(group, None)
         fixed = self._groups.fix_position(group, name, self._topics.partitions(name), newest=newest)
         feed = Feed(
             self._settings,
