@@ -147,7 +147,7 @@ class KafkaBus:
             report=lambda text: self._report(subscription.reference, text),
         )
         feed.start()
-        if fixed and not feed.wait_joined(JOIN_TIMEOUT):
+        if fixed and not feed.wait_joined(JOIN_TIMEOUT, self._context.stopping):
             feed.close()
             raise TemporaryError(f"the consumer group {group} took longer than {JOIN_TIMEOUT:g} s to form")
         with self._lock:

@@ -100,9 +100,13 @@ class Feed:
         self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
         self._thread.start()
 
-    def wait_joined(self, timeout: float) -> bool:
-        """Until this member has its share of the partitions, which may be none."""
-        return self._joined.wait(timeout)
+    def wait_joined(self, timeout: float, stopping: threading.Event) -> bool:
+        """Until this member has its share of the partitions, which may be none. A stop does not wait for it."""
+        deadline = time.monotonic() + timeout
+        while not self._joined.wait(0.1):
+            if stopping.is_set() or time.monotonic() > deadline:
+                return False
+        return True
 
     @property
     def is_reported(self) -> bool:
