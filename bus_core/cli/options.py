@@ -85,5 +85,5 @@ def _metavar(name: str, kind: Any) -> str | None:
     if name in known:
         return known[name]
     if Path in get_args(kind):
-        return "FILE" if name == "config" else "DIR"
+        return "FILE" if name in ("config", "kubeconfig") else "DIR"
     return "N" if kind in (int, float) else None

@@ -202,6 +202,12 @@ def test_help_names_every_command() -> None:
         assert f"  {command} " in text
 
 
+def test_help_says_which_paths_are_files() -> None:
+    text = run_bus("run", "--help").stdout
+    for option in ("--kubeconfig FILE", "--config FILE", "--manifests DIR", "--secrets-dir DIR"):
+        assert option in text
+
+
 def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("bind: 'file'\nadmin_bind: 'file'\nlog_level: debug\n")
     program = (
