@@ -15,6 +15,7 @@ from rich.progress import track
 
 from bus_core.cli.event import make_event
 from bus_core.cli.options import output_option
+from bus_core.crds.validation import DNS_LABEL
 from bus_core.dispatch import FRAMING_HEADERS, MessageDispatcher, encode
 from bus_core.errors import ConfigurationError, DestinationError, DispatchError, ResponseError
 from bus_core.references import DEFAULT_NAMESPACE
@@ -45,16 +46,19 @@ def send(
     rate: float | None,
     output: str,
 ) -> None:
-    """Send CloudEvents to a channel, and count how they were answered. Exit code 1 unless all were accepted."""
-    namespace, _, name = channel.rpartition("/")
+    """Send CloudEvents to a channel, and count how they were answered. Exit code 1 unless all were accepted.
+
+    CHANNEL.NAMESPACE, which is the host that events are sent to, is read too.
+    """
+    name, namespace = _channel(channel)
     payload = _payload(data, file)
     extra = dict(_header(text) for text in headers)
-    host = f"{name}.{namespace or DEFAULT_NAMESPACE}"
+    host = f"{name}.{namespace}"
     dispatcher = MessageDispatcher(local=lambda *_: (to, host))
     try:
-        route = dispatcher.route(name, namespace or DEFAULT_NAMESPACE)
+        route = dispatcher.route(name, namespace)
     except DestinationError as error:
-        raise ConfigurationError(f"{error}; write --to http://HOST:PORT/ and [NAMESPACE/]CHANNEL") from None
+        raise ConfigurationError(f"{error}; write --to http://HOST:PORT/") from None
     answers: Counter[str] = Counter()
     problem = ""
     try:
@@ -80,6 +84,20 @@ def send(
             click.echo(problem, err=True)
     if answers["202"] != count:
         raise SystemExit(1)
+
+
+def _channel(text: str) -> tuple[str, str]:
+    """Name and namespace of a channel."""
+    if "/" in text or "." not in text:
+        namespace, slash, name = text.lower().rpartition("/")
+    else:
+        name, slash, namespace = text.lower().partition(".")
+    parts = [name, namespace] if slash else [name]
+    if not all(len(part) <= 63 and DNS_LABEL.fullmatch(part) for part in parts):
+        raise ConfigurationError(
+            f"{text!r} names no channel: write [NAMESPACE/]CHANNEL or CHANNEL.NAMESPACE, for example default/orders"
+        )
+    return name, namespace or DEFAULT_NAMESPACE
 
 
 def _paced(count: int, rate: float | None) -> Iterator[int]:

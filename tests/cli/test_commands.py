@@ -117,6 +117,11 @@ def test_plugins_as_json() -> None:
         (["send", "orders", "--header", "nonsense"], "NAME=VALUE"),
         (["send", "orders", "--data", "x", "--file", "y"], "not both"),
         (["send", "orders", "--to", "ftp://x"], "scheme"),
+        (["send", "a/b/c"], "'a/b/c' names no channel"),
+        (["send", "a.b.c"], "'a.b.c' names no channel"),
+        (["send", "/orders"], "'/orders' names no channel"),
+        (["send", "."], "'.' names no channel"),
+        (["send", ""], "'' names no channel"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_2(arguments: list[str], says: str) -> None:
@@ -182,6 +187,12 @@ def test_send_many_at_a_rate_counts_the_answers(running: tuple[BusProcess, Subsc
     result = run("send", "orders", "--to", f"http://{process.events}/", "--count", "21", "--rate", "40", "-o", "json")
     assert json.loads(result.stdout)["answers"] == {"202": 21}
     assert time.monotonic() - began >= 0.5
+
+
+def test_send_takes_the_host_of_a_channel_for_its_name(running: tuple[BusProcess, Subscriber]) -> None:
+    process, _ = running
+    result = run_bus("send", "orders.default", "--to", f"http://{process.events}/", "-o", "json")
+    assert json.loads(result.stdout) == {"channel": "orders.default", "answers": {"202": 1}, "problem": ""}
 
 
 def test_send_says_why_an_event_was_not_taken(running: tuple[BusProcess, Subscriber]) -> None:
