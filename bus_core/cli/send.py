@@ -17,7 +17,8 @@ from bus_core.cli.event import make_event
 from bus_core.cli.options import output_option
 from bus_core.crds.validation import DNS_LABEL
 from bus_core.dispatch import FRAMING_HEADERS, MessageDispatcher, encode
-from bus_core.errors import ConfigurationError, DestinationError, DispatchError, ResponseError
+from bus_core.errors import ConfigurationError, DestinationError, DispatchError, InvalidMessageError, ResponseError
+from bus_core.message import Message
 from bus_core.references import DEFAULT_NAMESPACE
 
 DEFAULT_TO = "http://127.0.0.1:8080/"
@@ -57,6 +58,7 @@ def send(
     dispatcher = MessageDispatcher(local=lambda *_: (to, host))
     try:
         route = dispatcher.route(name, namespace)
+        _check(make_event(payload, type_=type_, source=source, headers=extra))
     except DestinationError as error:
         raise ConfigurationError(f"{error}; write --to http://HOST:PORT/") from None
     answers: Counter[str] = Counter()
@@ -98,6 +100,17 @@ def _channel(text: str) -> tuple[str, str]:
             f"{text!r} names no channel: write [NAMESPACE/]CHANNEL or CHANNEL.NAMESPACE, for example default/orders"
         )
     return name, namespace or DEFAULT_NAMESPACE
+
+
+def _check(event: Message) -> None:
+    """Hear of a header that no request may have, or an attribute without a value, before anything is sent."""
+    try:
+        encode(event)
+    except InvalidMessageError as error:
+        raise ConfigurationError(f"{error}; nothing was sent") from None
+    for name in ("ce-type", "ce-source", "ce-id", "ce-specversion"):
+        if not event.headers[name].strip():
+            raise ConfigurationError(f"{name} is empty, and every CloudEvent has one: give it a value; nothing was sent")
 
 
 def _paced(count: int, rate: float | None) -> Iterator[int]:
