@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import click
@@ -15,6 +16,8 @@ from bus_core.errors import BusError, ConfigurationError
 FAILURE = 1
 USER_MISTAKE = 2
 INTERRUPTED = 130
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -45,5 +48,11 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter must not complain about it at its end.
         sys.stdout = None
+        code = FAILURE
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        sys.stdout = None
+        click.echo(f"Error: it could not be written: {error.strerror}; make room, or write elsewhere", err=True)
         code = FAILURE
     sys.exit(code or 0)

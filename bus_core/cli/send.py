@@ -110,7 +110,9 @@ def _check(event: Message) -> None:
         raise ConfigurationError(f"{error}; nothing was sent") from None
     for name in ("ce-type", "ce-source", "ce-id", "ce-specversion"):
         if not event.headers[name].strip():
-            raise ConfigurationError(f"{name} is empty, and every CloudEvent has one: give it a value; nothing was sent")
+            raise ConfigurationError(
+                f"{name} is empty, and every CloudEvent has one: give it a value; nothing was sent"
+            )
 
 
 def _paced(count: int, rate: float | None) -> Iterator[int]:

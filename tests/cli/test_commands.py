@@ -61,6 +61,16 @@ def test_crds_into_a_pipe_that_closes_ends_quietly() -> None:
     assert result.stdout.startswith("#")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["crds", "plugins", f"validate {QUICKSTART}", "--help"])
+def test_output_for_which_there_is_no_room_is_one_sentence(command: str) -> None:
+    result = subprocess.run(
+        f"{BUS} {command} > /dev/full", shell=True, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert result.returncode == 1
+    assert result.stderr == ("Error: it could not be written: No space left on device; make room, or write elsewhere\n")
+
+
 def test_validate_accepts_the_quickstart() -> None:
     result = run_bus("validate", str(QUICKSTART), "-o", "json")
     assert result.returncode == 0
