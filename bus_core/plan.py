@@ -227,8 +227,15 @@ def _which_bus(settings: Settings, folder: Folder) -> BusReference:
     buses = [bus for document in folder.documents if isinstance(bus := from_object(document.data), Bus | ClusterBus)]
     if len(buses) == 1:
         return buses[0].reference
+    if folder.errors:  # the bus may stand in the file that is broken
+        raise ConfigurationError(f"which bus? {_mistakes(folder)}, or give --bus [NAMESPACE/]NAME")
     known = ", ".join(str(bus.reference) for bus in buses) or "none"
     raise ConfigurationError(f"which bus? give --bus [NAMESPACE/]NAME (in {folder.path}: {known})")
+
+
+def _mistakes(folder: Folder) -> str:
+    """The first mistake of a folder that has some, and where to see the others."""
+    return f"{folder.errors[0]}; correct it (bus validate {folder.path} shows every mistake)"
 
 
 def _find_bus(folder: Folder, reference: BusReference) -> AnyBus | None:
@@ -247,8 +254,11 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
         )
     if said or settings.driver:
         return said or settings.driver
+    if found is None and folder.errors:
+        raise ConfigurationError(
+            f"no bus {reference} can be read: {_mistakes(folder)}, or give --driver to make one in memory"
+        )
     if found is None:
-        problem = f"; {folder.errors[0]}" if folder.errors else ""
         hint = (
             ""
             if reference.namespace
@@ -256,7 +266,7 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
         )
         raise ConfigurationError(
             f"there is no bus {reference} in {folder.path}{hint}; "
-            f"add it, or give --driver to make one in memory{problem}"
+            "add it, or give --driver to make one in memory"
         )
     names = ", ".join(driver.name for driver in installed_drivers()) or "none"
     raise ConfigurationError(

@@ -147,6 +147,18 @@ def test_a_users_mistake_is_one_sentence_and_exit_2(arguments: list[str], says: 
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("options", [[], ["--bus", "default/demo"]])
+def test_a_mistake_in_the_manifest_of_the_bus_is_what_run_says(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "bus.yaml").write_text(
+        "apiVersion: channels.knative.dev/v1alpha1\nkind: Bus\nmetadata:\n  name: demo\nspec:\n  drivr: stub\n"
+    )
+    result = run_bus("run", "--manifests", tmp_path, *options)
+    assert result.returncode == 2
+    assert f"{tmp_path}/bus.yaml:6: spec.drivr: unknown field" in result.stderr
+    assert f"bus validate {tmp_path}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_an_address_in_use_is_said(tmp_path: Path) -> None:
     with subscriber() as other:
         options = ["--driver", "stub", "--state-dir", str(tmp_path), "--bind", f"127.0.0.1:{other.port}"]
