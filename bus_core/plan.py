@@ -13,13 +13,14 @@ from bus_core import telemetry
 from bus_core.cluster import ApiError, ClusterClient
 from bus_core.cluster.access import TOKEN, connect, in_cluster
 from bus_core.cluster.reflector import BACKOFF
+from bus_core.crds.validation import DNS_LABEL
 from bus_core.drivers import DriverClass, installed_drivers, load_driver
 from bus_core.errors import ConfigurationError
 from bus_core.leadership import Leadership
 from bus_core.leadership.file_lock import FileLock
 from bus_core.leadership.lease import LeaseLock
 from bus_core.references import BusReference
-from bus_core.resources import DISPATCHER, PROVISIONER, AnyBus, Bus, ClusterBus, Role, from_object
+from bus_core.resources import DISPATCHER, PROVISIONER, AnyBus, Bus, Channel, ClusterBus, Role, from_object
 from bus_core.settings import Settings, load_driver_settings
 from bus_core.sources import Source
 from bus_core.sources.document import Folder, read_folder
@@ -141,6 +142,8 @@ def _from_folder(settings: Settings, path: Path, given: Mapping[str, Mapping[str
     found = _find_bus(folder, reference)
     name = _which_driver(settings, reference, found, folder)
     driver, loaded = _load(settings, reference, name, given)
+    if found is None:
+        _say_made(folder, reference)
     state_dir = settings.state_dir or default_state_dir(path, reference)
     StateDirectory(state_dir, path)  # to hear now, and once, if it cannot be used
     origin = FromFolder(path, state_dir, settings.allow_empty, () if found else (bus_object(reference, name),))
@@ -150,7 +153,7 @@ def _from_folder(settings: Settings, path: Path, given: Mapping[str, Mapping[str
 def _from_cluster(settings: Settings, given: Mapping[str, Mapping[str, str]]) -> Plan:
     if not settings.bus_name:
         raise ConfigurationError("which bus? give --bus [NAMESPACE/]NAME, or set BUS_NAMESPACE and BUS_NAME")
-    reference = BusReference.parse(settings.bus_name)
+    reference = _parse(settings.bus_name)
     own = reference.namespace or _pod_namespace()
     namespace, _, service = settings.service.rpartition("/")
     origin = FromCluster(
@@ -221,9 +224,18 @@ def _load(
     return driver, loaded
 
 
+def _parse(text: str) -> BusReference:
+    reference = BusReference.parse(text)
+    if not all(len(name) <= 63 and DNS_LABEL.fullmatch(name) for name in text.split("/")):
+        raise ConfigurationError(
+            f"{text!r} names no bus: names are DNS labels of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
+        )
+    return reference
+
+
 def _which_bus(settings: Settings, folder: Folder) -> BusReference:
     if settings.bus_name:
-        return BusReference.parse(settings.bus_name)
+        return _parse(settings.bus_name)
     buses = [bus for document in folder.documents if isinstance(bus := from_object(document.data), Bus | ClusterBus)]
     if len(buses) == 1:
         return buses[0].reference
@@ -246,6 +258,17 @@ def _find_bus(folder: Folder, reference: BusReference) -> AnyBus | None:
     return None
 
 
+def _say_made(folder: Folder, reference: BusReference) -> None:
+    """A bus in memory is what was asked for where channels name it; elsewhere its name may be mistyped."""
+    resources = [from_object(document.data) for document in folder.documents]
+    buses = [str(resource.reference) for resource in resources if isinstance(resource, Bus | ClusterBus)]
+    named = any(isinstance(resource, Channel) and resource.bus == reference for resource in resources)
+    there = f"there is {', '.join(buses) or 'none'}" + ("" if named else ", and no channel names it")
+    say = log.info if named and not buses else log.warning
+    kind = "Bus" if reference.namespace else "ClusterBus"
+    say(f"there is no {kind} {reference} in {folder.path} ({there}); one is made in memory")
+
+
 def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | None, folder: Folder) -> str:
     said = found.spec.driver if found else ""
     if said and settings.driver and said != settings.driver:
@@ -265,8 +288,7 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
             else f" (a bus without a namespace is a ClusterBus; did you mean default/{reference}?)"
         )
         raise ConfigurationError(
-            f"there is no bus {reference} in {folder.path}{hint}; "
-            "add it, or give --driver to make one in memory"
+            f"there is no bus {reference} in {folder.path}{hint}; add it, or give --driver to make one in memory"
         )
     names = ", ".join(driver.name for driver in installed_drivers()) or "none"
     raise ConfigurationError(

@@ -116,6 +116,8 @@ def test_plugins_as_json() -> None:
         (["run"], "--manifests"),
         (["run", "--manifests", "/nowhere"], "is no folder"),
         (["run", "--manifests", str(QUICKSTART), "--bus", "a/b/c"], "names no bus"),
+        (["run", "--manifests", str(QUICKSTART), "--bus", "Default/Demo"], "'Default/Demo' names no bus"),
+        (["run", "--master", "https://127.0.0.1:1", "--bus", "a_b"], "'a_b' names no bus"),
         (["run", "--manifests", str(QUICKSTART), "--bus", "demo"], "did you mean default/demo"),
         (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--bind", "nonsense"], "HOST:PORT"),
         (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--bind", "203.0.113.1:80"], "cannot listen on"),
@@ -145,6 +147,23 @@ def test_a_users_mistake_is_one_sentence_and_exit_2(arguments: list[str], says: 
     assert says in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("default/demos", "Bus"), ("demo", "ClusterBus")])
+def test_a_bus_that_no_manifest_names_is_made_and_said(tmp_path: Path, name: str, kind: str) -> None:
+    process = BusProcess(QUICKSTART, tmp_path / "state", "--driver", "stub", bus=name)
+    try:
+        process.wait_ready()
+        there = "there is default/demo, and no channel names it"
+        assert process.says("warning", f"there is no {kind} {name} in {QUICKSTART} ({there}); one is made in memory")
+    finally:
+        process.kill()
+
+
+def test_a_bus_made_for_the_channels_that_name_it_is_no_warning(running: tuple[BusProcess, Subscriber]) -> None:
+    process, _ = running
+    assert process.says('"level": "info"', "there is no Bus default/demo in", "one is made in memory")
+    assert not process.says('"level": "warning"')
 
 
 @pytest.mark.parametrize("options", [[], ["--bus", "default/demo"]])
