@@ -146,16 +146,20 @@ def installed_drivers() -> list[InstalledDriver]:
     return drivers
 
 
+def driver_names() -> list[str]:
+    """The installed drivers by name, without importing any."""
+    return sorted({point.name for point in _entry_points()})
+
+
 def load_driver(name: str) -> DriverClass:
     """Find the driver by its entry point's name, import it and check its class.
 
     Raises:
         DriverError: not installed, claimed by two packages, not importable, or not keeping the contract.
     """
-    points = _entry_points()
-    found = [point for point in points if point.name == name]
+    found = [point for point in _entry_points() if point.name == name]
     if not found:
-        names = ", ".join(sorted({point.name for point in points})) or "none"
+        names = ", ".join(driver_names()) or "none"
         raise DriverError(f"driver {name!r} is not installed (installed: {names}); pip install the package that has it")
     if len(found) > 1:
         packages = " and ".join(sorted(_package(point)[0] for point in found))

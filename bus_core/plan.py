@@ -14,14 +14,14 @@ from bus_core.cluster import ApiError, ClusterClient
 from bus_core.cluster.access import TOKEN, connect, in_cluster
 from bus_core.cluster.reflector import BACKOFF
 from bus_core.crds.validation import DNS_LABEL
-from bus_core.drivers import DriverClass, installed_drivers, load_driver
+from bus_core.drivers import DriverClass, driver_names, installed_drivers, load_driver
 from bus_core.errors import ConfigurationError
 from bus_core.leadership import Leadership
 from bus_core.leadership.file_lock import FileLock
 from bus_core.leadership.lease import LeaseLock
 from bus_core.references import BusReference
 from bus_core.resources import DISPATCHER, PROVISIONER, AnyBus, Bus, Channel, ClusterBus, Role, from_object
-from bus_core.settings import Settings, load_driver_settings
+from bus_core.settings import Settings, driver_sections, load_driver_settings
 from bus_core.sources import Source
 from bus_core.sources.document import Folder, read_folder
 from bus_core.sources.kubernetes import KubernetesSource, ServiceName, read_bus
@@ -217,6 +217,13 @@ def _load(
     others = {driver: values for driver, values in given.items() if driver != name}
     driver = load_driver(name)
     loaded = load_driver_settings(driver.settings, name, given.get(name, {}), settings)
+    installed = driver_names()
+    for section, place in driver_sections(settings).items():
+        if section not in installed:
+            raise ConfigurationError(
+                f"{place}: there is no such setting, and no such driver is installed "
+                f"(installed: {', '.join(installed)})"
+            )
     if others:
         raise ConfigurationError(
             f"--set names the driver {', '.join(sorted(others))}, but the bus {reference} runs on {name}"
@@ -273,7 +280,8 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
     said = found.spec.driver if found else ""
     if said and settings.driver and said != settings.driver:
         raise ConfigurationError(
-            f"the bus {reference} says driver {said!r}, the command line says {settings.driver!r}; drop one of the two"
+            f"the bus {reference} says driver {said!r}, {settings.origin('driver')} says {settings.driver!r}; "
+            "drop one of the two"
         )
     if said or settings.driver:
         return said or settings.driver

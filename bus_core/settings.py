@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from bus_core.errors import ConfigurationError
 
@@ -63,6 +67,8 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(30.0, ge=0, description="Seconds that accepted events get at shutdown.")
     deletion_grace: float = Field(5.0, ge=0, description="Seconds between a channel's deletion and its unprovisioning.")
 
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -81,6 +87,10 @@ class Settings(BaseSettings):
             return self.bus
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
+    def origin(self, name: str) -> str:
+        """What says a setting, as an error names it: the flag, the environment variable, or the line of the file."""
+        return self._origins.get(name, _flag(name))
+
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:
     """Settings from flags (only those given), environment and file.
@@ -88,17 +98,21 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigurationError: a value that cannot be used, or an unknown key in the file; each is named.
     """
+    origins = _variables(ENV_PREFIX, Settings) | {name: _flag(name) for name in flags}
     try:
         settings = Settings(**flags)
-        if settings.config is None:
-            return settings
-        # A section is a driver's; what flags and environment say goes before the file.
-        said = settings.model_fields_set
-        content = _read(settings.config).items()
-        plain = {name: value for name, value in content if name not in said and not isinstance(value, dict)}
-        return Settings(**{**plain, **dict(flags)})
+        if settings.config is not None:
+            file = _read(settings.config, origins["config"])
+            # A section is a driver's; what flags and environment say goes before the file.
+            said = settings.model_fields_set
+            plain = {name: value for name, value in file.data.items() if name not in said and name not in file.sections}
+            origins = {name: file.place(name) for name in plain} | origins
+            settings = Settings(**{**plain, **dict(flags)})
     except ValidationError as error:
-        raise ConfigurationError(_sentences(error, "--", ENV_PREFIX)) from None
+        hint = "; the section of a driver holds FIELD: VALUE lines"
+        raise ConfigurationError(_sentences(error, origins, Settings, _flag, hint=hint)) from None
+    settings._origins = origins
+    return settings
 
 
 def load_driver_settings(cls: type[M] | None, driver: str, given: Mapping[str, str], settings: Settings) -> M | None:
@@ -108,20 +122,10 @@ def load_driver_settings(cls: type[M] | None, driver: str, given: Mapping[str, s
     Raises:
         ConfigurationError: a setting that the driver does not have, or a value that it cannot use.
     """
-    if cls is None:
-        if given:
-            raise ConfigurationError(
-                f"the driver {driver!r} has no settings; leave out --set {driver}.{next(iter(given))}"
-            )
-        return None
     prefix = f"{driver.upper().replace('-', '_')}_"
-
-    class Loaded(cls, BaseSettings):  # type: ignore[valid-type,misc]  # the base is chosen at run time
-        model_config = SettingsConfigDict(
-            env_prefix=prefix, secrets_dir=settings.secrets_dir, extra="forbid", frozen=True
-        )
-
-    section = _read(settings.config).get(driver, {}) if settings.config else {}
+    secrets = _secrets(settings, prefix)
+    file = _read(settings.config, settings.origin("config")) if settings.config else _File()
+    section = file.sections.get(driver, {})
     values: dict[str, Any] = {}
     for key, value in given.items():
         name, _, rest = key.partition(".")
@@ -129,30 +133,135 @@ def load_driver_settings(cls: type[M] | None, driver: str, given: Mapping[str, s
             values.setdefault(name, {})[rest] = value
         else:
             values[name] = value
+    written = {name: file.place(driver, name) for name in section} | {name: f"--set {driver}.{name}" for name in values}
+    if cls is None:
+        if secrets or written:
+            place = next(iter({**secrets, **written}.values()))
+            raise ConfigurationError(f"the driver {driver!r} has no settings; leave out {place}")
+        return None
+    origins = secrets | _variables(prefix, cls) | written
+
+    class Loaded(cls, BaseSettings):  # type: ignore[valid-type,misc]  # the base is chosen at run time
+        model_config = SettingsConfigDict(
+            env_prefix=prefix, secrets_dir=settings.secrets_dir, extra="forbid", frozen=True
+        )
+
     try:
         return cast(M, Loaded(**{**section, **values}))
     except ValidationError as error:
-        raise ConfigurationError(_sentences(error, f"--set {driver}.", prefix)) from None
+        whole = f"the settings of the driver {driver!r}"
+        raise ConfigurationError(
+            _sentences(error, origins, cls, lambda name: f"--set {driver}.{name} ({prefix}{name.upper()})", whole)
+        ) from None
+    except SettingsError as error:
+        found = re.search(r'field "(\w+)"', str(error))
+        place = origins.get(found[1], found[1]) if found else f"a setting of the driver {driver!r}"
+        raise ConfigurationError(f'{place}: must be JSON, such as {{"NAME": "VALUE"}}') from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def driver_sections(settings: Settings) -> dict[str, str]:
+    """The sections of the settings file: for each name the place in the file."""
+    if settings.config is None:
+        return {}
+    file = _read(settings.config, settings.origin("config"))
+    return {name: file.place(name) for name in file.sections}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What a settings file says, and on which line."""
+
+    path: Path = Path()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: {str(key): inner for key, inner in (value or {}).items()}
+            for name, value in self.data.items()
+            if name not in Settings.model_fields and isinstance(value, dict | None)
+        }
+
+    def place(self, *keys: str) -> str:
+        line = self.lines.get(keys)
+        return f"{self.path}:{line}: {'.'.join(keys)}" if line else f"{self.path}: {'.'.join(keys)}"
+
+
+def _read(path: Path, said_by: str) -> _File:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        lines = _lines(path, node)
+        data = {} if node is None else loader.construct_document(node)
     except OSError as error:
-        raise ConfigurationError(f"--config {path} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{said_by} {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{said_by} {path} is not UTF-8 text: {error.reason}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = " ".join(filter(None, (error.context, error.problem)))
+        raise ConfigurationError(f"{path}:{mark.line + 1 if mark else 0}: is not YAML: {what}") from None
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"--config {path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"--config {path} must hold KEY: VALUE lines")
-    return content
+        raise ConfigurationError(f"{said_by} {path} is not YAML: {error}") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{said_by} {path} must hold KEY: VALUE lines")
+    return _File(path, {str(key): value for key, value in data.items()}, lines)
 
 
-def _sentences(error: ValidationError, flag: str, prefix: str) -> str:
-    """One clause for each problem, without the value: it may be a secret."""
+def _lines(path: Path, node: yaml.Node | None, at: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """The line of each key; a key that is given twice is refused, as in a manifest."""
+    found: dict[tuple[str, ...], int] = {}
+    if not isinstance(node, yaml.MappingNode) or len(at) > 3:  # deeper there are no settings, but perhaps a circle
+        return found
+    for key, value in node.value:
+        here, line = (*at, str(key.value)), key.start_mark.line + 1
+        if here in found:
+            raise ConfigurationError(f"{path}:{line}: {'.'.join(here)} is given twice (first on line {found[here]})")
+        found[here] = line
+        found |= _lines(path, value, here)
+    return found
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _variables(prefix: str, cls: type[BaseModel]) -> dict[str, str]:
+    """The settings that the environment says; case does not matter in it."""
+    said = {variable.upper() for variable in os.environ}
+    names = {name: f"{prefix}{name.upper()}" for name in cls.model_fields}
+    return {name: variable for name, variable in names.items() if variable in said}
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _secrets(settings: Settings, prefix: str) -> dict[str, str]:
+    return {}
+
+
+def _sentences(
+    error: ValidationError,
+    origins: Mapping[str, str],
+    cls: type[BaseModel],
+    unsaid: Callable[[str], str],
+    whole: str = "the settings",
+    hint: str = "",
+) -> str:
+    """One clause for each problem, without the value: it may be a secret. `unsaid` names a setting that nobody gave,
+    `whole` all of them together; `hint` is for a setting that does not exist and resembles none."""
     clauses = []
     for problem in error.errors(include_url=False, include_input=False):
-        name = ".".join(str(part) for part in problem["loc"])
-        written = f"{flag}{name.replace('_', '-') if flag == '--' else name}"
-        what = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"].lower()
-        clauses.append(f"{written} ({prefix}{name.upper()}): {what}")
+        name, *inner = [str(part) for part in problem["loc"]] or [""]
+        place = ".".join([origins.get(name) or unsaid(name), *inner]) if name else whole
+        what = problem["msg"].removeprefix("Value error, ")
+        what = what[:1].lower() + what[1:]
+        if problem["type"] == "extra_forbidden" and not inner:
+            what = f"there is no such setting{_did_you_mean(name, cls.model_fields) or hint}"
+        clauses.append(f"{place}: {what}")
     return "; ".join(clauses)

@@ -122,7 +122,7 @@ def test_plugins_as_json() -> None:
         (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--bind", "nonsense"], "HOST:PORT"),
         (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--bind", "203.0.113.1:80"], "cannot listen on"),
         (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--state-dir", str(QUICKSTART)], "--state-dir"),
-        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--workers", "0"], "--workers (BUS_WORKERS)"),
+        (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--workers", "0"], "--workers: input"),
         (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--set", "nonsense"], "DRIVER.FIELD=VALUE"),
         (["run", "--manifests", str(QUICKSTART), "--driver", "stub", "--set", "kafka.a=b"], "runs on stub"),
         (["run", "--config", "/nowhere.yaml"], "cannot be read"),

@@ -1,0 +1,81 @@
+"""Where a setting that is wrong was given: the flag, the variable, or the line of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import QUICKSTART
+from tests.zygote import run_bus
+
+
+def refusal(*options: str | Path, driver: str = "stub", **env: str) -> str:
+    """What `bus run` says about the user's mistake."""
+    result = run_bus("run", "--manifests", QUICKSTART, "--driver", driver, *options, env=env)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    return result.stderr.strip().removeprefix("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("driver", "text", "says"),
+    [
+        (
+            "stub",
+            "log_level: info\nadmin-bind: x\n",
+            ":2: admin-bind: there is no such setting; did you mean 'admin_bind'?",
+        ),
+        ("stub", "bindd: x", ":1: bindd: there is no such setting; did you mean 'bind'?"),
+        ("stub", "bind: {a: b}", ":1: bind: input should be a valid string"),
+        ("stub", "workers: 0", ":1: workers: input should be greater than or equal to 1"),
+        ("stub", "kafka: 5", ":1: kafka: there is no such setting; the section of a driver holds FIELD: VALUE lines"),
+        ("stub", "stub: {x: 1}", ":1: stub.x"),
+        ("stub", "kafak: {x: 1}", ":1: kafak: there is no such setting, and no such driver is installed"),
+        ("stub", "bind: a:1\nworkers: 1\nbind: b:1\n", ":3: bind is given twice (first on line 1)"),
+        ("stub", "workers: [\n", ":2: is not YAML"),
+        ("stub", "workers: \udcff", "is not UTF-8 text"),
+        (
+            "kafka",
+            "kafka:\n  brokers: a:1\n  broker: a:1\n",
+            ":3: kafka.broker: there is no such setting; did you mean",
+        ),
+        ("kafka", "kafka:\n  brokers: a:1\n  brokers: b:1\n", ":3: kafka.brokers is given twice"),
+        ("kafka", "kafka: {brokers: a, username: u}", "the settings of the driver 'kafka': username needs a password"),
+        ("kafka", "kafka:\n", "--set kafka.brokers (KAFKA_BROKERS): field required"),
+    ],
+)
+def test_a_mistake_in_the_file_is_said_with_its_line(tmp_path: Path, driver: str, text: str, says: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    told = refusal("--config", path, driver=driver)
+    assert says in told
+    assert not says.startswith(":") or f"{path}{says}" in told
+
+
+def test_a_mistake_in_the_environment_is_said_with_its_variable() -> None:
+    assert refusal(BUS_WORKERS="99").startswith("BUS_WORKERS: input should be less than")
+    assert refusal(BUS_CONFIG="/nowhere").startswith("BUS_CONFIG /nowhere cannot be read")
+    kafka = {"driver": "kafka", "KAFKA_BROKERS": "a:1"}
+    assert refusal(**kafka, KAFKA_PRODUCE_TIMEOUT="0").startswith("KAFKA_PRODUCE_TIMEOUT: input should be greater")
+    assert refusal(**kafka, KAFKA_CONFIG="x").startswith("KAFKA_CONFIG: must be JSON")
+
+
+def test_a_mistake_on_the_command_line_is_said_with_its_flag() -> None:
+    assert refusal("--workers", "0", BUS_WORKERS="1").startswith("--workers: input should be greater")
+    told = refusal("--set", "kafka.brokers=a:1", "--set", "kafka.toopic=x", driver="kafka")
+    assert told == "--set kafka.toopic: there is no such setting; did you mean 'topic'?"
+
+
+def test_a_second_driver_is_said_with_what_says_it(tmp_path: Path) -> None:
+    (tmp_path / "bus.yaml").write_text(
+        "apiVersion: channels.knative.dev/v1alpha1\nkind: Bus\nmetadata: {name: demo}\nspec: {driver: stub}\n"
+    )
+    config = tmp_path / "settings"
+    config.write_text("driver: kafka\n")
+    for options, env, says in (
+        (["--driver", "kafka"], {}, "--driver says 'kafka'"),
+        ([], {"BUS_DRIVER": "kafka"}, "BUS_DRIVER says 'kafka'"),
+        (["--config", config], {}, f"{config}:1: driver says 'kafka'"),
+    ):
+        assert says in run_bus("run", "--manifests", tmp_path, *options, env=env).stderr
