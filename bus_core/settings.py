@@ -123,7 +123,7 @@ def load_driver_settings(cls: type[M] | None, driver: str, given: Mapping[str, s
         ConfigurationError: a setting that the driver does not have, or a value that it cannot use.
     """
     prefix = f"{driver.upper().replace('-', '_')}_"
-    secrets = _secrets(settings, prefix)
+    secrets = _secrets(settings, prefix, cls)
     file = _read(settings.config, settings.origin("config")) if settings.config else _File()
     section = file.sections.get(driver, {})
     values: dict[str, Any] = {}
@@ -241,8 +241,32 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _secrets(settings: Settings, prefix: str) -> dict[str, str]:
-    return {}
+def _secrets(settings: Settings, prefix: str, cls: type[BaseModel] | None) -> dict[str, str]:
+    """The files of the secrets' folder that hold settings of the driver, each looked at: the library reads them later,
+    passes over what it does not know, and warns or raises of its own about the rest."""
+    folder, known = settings.secrets_dir, cls.model_fields if cls else ()
+    if folder is None:
+        return {}
+    said_by = settings.origin("secrets_dir")
+    if not folder.is_dir():
+        raise ConfigurationError(f"{said_by} {folder}: there is no such folder; make it, or leave it out")
+    found = {}
+    try:
+        for path in sorted(folder.iterdir()):
+            name = path.name.lower()
+            if not name.startswith(prefix.lower()):
+                continue
+            name = name.removeprefix(prefix.lower())
+            if cls and name not in known:
+                hint = _did_you_mean(path.name.upper(), [f"{prefix}{field.upper()}" for field in known])
+                raise ConfigurationError(f"{path}: there is no such setting{hint}")
+            path.read_text(encoding="utf-8")
+            found[name] = str(path)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8 text") from None
+    return found
 
 
 def _sentences(

@@ -79,3 +79,36 @@ def test_a_second_driver_is_said_with_what_says_it(tmp_path: Path) -> None:
         (["--config", config], {}, f"{config}:1: driver says 'kafka'"),
     ):
         assert says in run_bus("run", "--manifests", tmp_path, *options, env=env).stderr
+
+
+@pytest.mark.parametrize("driver", ["stub", "kafka"])
+def test_a_folder_of_secrets_that_is_not_there_is_refused(tmp_path: Path, driver: str) -> None:
+    missing = tmp_path / "secrets"
+    assert refusal("--secrets-dir", missing, driver=driver).startswith(f"--secrets-dir {missing}: there is no such")
+    told = refusal(driver=driver, BUS_SECRETS_DIR=str(missing))
+    assert told.startswith(f"BUS_SECRETS_DIR {missing}: there is no such folder")
+
+
+def test_a_secret_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    options = ("--secrets-dir", tmp_path, "--set", "kafka.brokers=a:1")
+    secret = tmp_path / "KAFKA_PASSWORD"
+    secret.symlink_to(tmp_path / "nowhere")
+    assert refusal(*options, driver="kafka") == f"{secret} cannot be read: No such file or directory"
+    secret.unlink()
+    secret.mkdir()
+    assert refusal(*options, driver="kafka") == f"{secret} cannot be read: Is a directory"
+    secret.rmdir()
+    secret.write_bytes(b"\xff")
+    assert refusal(*options, driver="kafka") == f"{secret} is not UTF-8 text"
+    secret.rename(tmp_path / "KAFKA_QUEUE_BYTES").write_text("few")
+    assert refusal(*options, driver="kafka").startswith(
+        f"{tmp_path}/KAFKA_QUEUE_BYTES: input should be a valid integer"
+    )
+
+
+def test_a_secret_with_a_mistyped_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "KAFKA_PASWORD").write_text("x")
+    options = ("--secrets-dir", tmp_path, "--set", "kafka.brokers=a:1")
+    told = refusal(*options, driver="kafka")
+    assert told == f"{tmp_path}/KAFKA_PASWORD: there is no such setting; did you mean 'KAFKA_PASSWORD'?"
+    assert "Traceback" not in refusal("--secrets-dir", tmp_path, "--bind", "nonsense"), "kafka's are nothing to stub"
