@@ -123,6 +123,8 @@ def plan(settings: Settings, driver_settings: Mapping[str, Mapping[str, str]] | 
         ConfigurationError: something is missing, contradictory or refused; the text names the cure.
         StoppedError: SIGTERM or SIGINT came while waiting.
     """
+    if DISPATCHER in ROLES[settings.role]:
+        _check_addresses(settings)
     if settings.manifests is not None:
         if settings.kubeconfig or settings.master:
             raise ConfigurationError("--manifests and --kubeconfig or --master name two sources; give one")
@@ -132,6 +134,18 @@ def plan(settings: Settings, driver_settings: Mapping[str, Mapping[str, str]] | 
             "where are the resources? give a folder with --manifests DIR, or a cluster with --kubeconfig FILE"
         )
     return _from_cluster(settings, driver_settings or {})
+
+
+def _check_addresses(settings: Settings) -> None:
+    """Two addresses of our own that are one: the system would say that another program has it."""
+    (host, _, port), (admin, _, admin_port) = (text.rpartition(":") for text in (settings.bind, settings.admin_bind))
+    one_family = (":" in host) == (":" in admin)
+    same = host == admin or (one_family and not {host, admin}.isdisjoint({"0.0.0.0", "[::]"}))
+    if port == admin_port and port.strip("0").isdigit() and same:
+        first, second = settings.origin("bind"), settings.origin("admin_bind")
+        raise ConfigurationError(
+            f"{first} {settings.bind} and {second} {settings.admin_bind} name one address: give each a port of its own"
+        )
 
 
 def _from_folder(settings: Settings, path: Path, given: Mapping[str, Mapping[str, str]]) -> Plan:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import QUICKSTART
+from tests.support import QUICKSTART, free_port
 from tests.zygote import run_bus
 
 
@@ -112,3 +112,11 @@ def test_a_secret_with_a_mistyped_name_is_refused(tmp_path: Path) -> None:
     told = refusal(*options, driver="kafka")
     assert told == f"{tmp_path}/KAFKA_PASWORD: there is no such setting; did you mean 'KAFKA_PASSWORD'?"
     assert "Traceback" not in refusal("--secrets-dir", tmp_path, "--bind", "nonsense"), "kafka's are nothing to stub"
+
+
+def test_one_address_for_both_ports_is_said() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    told = refusal("--bind", address, "--admin-bind", address)
+    assert told == f"--bind {address} and --admin-bind {address} name one address: give each a port of its own"
+    everywhere = address.replace("127.0.0.1", "0.0.0.0")
+    assert refusal("--bind", everywhere, BUS_ADMIN_BIND=address).startswith(f"--bind {everywhere} and BUS_ADMIN_BIND")
