@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bus_core import telemetry
 from bus_core.cluster import ApiError, ClusterClient
@@ -165,6 +166,10 @@ def _from_folder(settings: Settings, path: Path, given: Mapping[str, Mapping[str
 
 
 def _from_cluster(settings: Settings, given: Mapping[str, Mapping[str, str]]) -> Plan:
+    if settings.master and not _is_address(settings.master):
+        raise ConfigurationError(
+            f"{settings.origin('master')} {settings.master} is no address of an API server: write https://HOST:PORT"
+        )
     if not settings.bus_name:
         raise ConfigurationError("which bus? give --bus [NAMESPACE/]NAME, or set BUS_NAMESPACE and BUS_NAME")
     reference = _parse(settings.bus_name)
@@ -182,6 +187,14 @@ def _from_cluster(settings: Settings, given: Mapping[str, Mapping[str, str]]) ->
     name = settings.driver or _driver_in_cluster(client, reference)
     driver, loaded = _load(settings, reference, name, given)
     return Plan(settings, reference, driver, loaded, origin, ROLES[settings.role])
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # from a port that is no number, or half a bracket
+        return False
 
 
 def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:

@@ -284,12 +284,17 @@ def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> N
         (["--bus", "default/demo", "--kubeconfig", "/nowhere/config"], "there is no such file"),
         (["--manifests", str(QUICKSTART), "--kubeconfig", "/nowhere/config"], "name two sources; give one"),
         (["--master", "https://127.0.0.1:1"], "which bus? give --bus"),
+        (["--bus", "demo", "--master", "nonsense"], "--master nonsense is no address of an API server: write https"),
+        (["--bus", "demo", "--master", "10.0.0.1:6443"], "--master 10.0.0.1:6443 is no address"),
+        (["--bus", "demo", "--master", "https://"], "--master https:// is no address"),
+        (["--bus", "demo", "--master", "https://a:port"], "--master https://a:port is no address"),
     ],
 )
 def test_run_says_where_resources_may_come_from(arguments: list[str], says: str) -> None:
     result = run_bus("run", *arguments)
     assert result.returncode == 2
     assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
 
 
