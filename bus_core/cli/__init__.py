@@ -31,7 +31,7 @@ for command in (demo, run, send, validate, plugins, crds, manifests):
 
 
 def main() -> None:
-    """The entry point. Exit codes: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    """The entry point. Exit codes: 0 done, 1 failed, 2 the user's mistake, 130 interrupted before it was done."""
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:

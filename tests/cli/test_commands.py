@@ -253,6 +253,18 @@ def test_send_says_why_an_event_was_not_taken(running: tuple[BusProcess, Subscri
     assert "Traceback" not in result.stderr
 
 
+def test_ctrl_c_ends_a_run_with_0_and_what_is_not_done_with_130(tmp_path: Path) -> None:
+    with subscriber() as sink:
+        sending = ["send", "orders", "--count", "1000", "--rate", "5", "--to", sink.url()]
+        process = subprocess.Popen([BUS, *sending], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for(lambda: sink.requests, 20)
+        process.send_signal(signal.SIGINT)
+        assert b"Traceback" not in process.communicate(timeout=10)[1]
+        assert process.returncode == 130
+    with bus(QUICKSTART, tmp_path, "--driver", "stub") as serving:
+        assert serving.stop(signal.SIGINT) == 0
+
+
 def test_help_names_every_command() -> None:
     text = run("--help").stdout
     for command in ("run", "demo", "send", "validate", "plugins", "crds"):
