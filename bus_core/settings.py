@@ -167,6 +167,19 @@ def driver_sections(settings: Settings) -> dict[str, str]:
     return {name: file.place(name) for name in file.sections}
 
 
+def mistyped_variables() -> list[str]:
+    """One sentence for each environment variable that resembles one of ours. Others that begin with `BUS_` are left
+    alone: a cluster makes BUS_PORT and BUS_SERVICE_HOST for a Service that is called bus."""
+    names = [variable.upper() for variable in os.environ if variable.upper().startswith(ENV_PREFIX)]
+    sentences = []
+    for name in sorted(name.removeprefix(ENV_PREFIX) for name in names):
+        known = [field.upper() for field in Settings.model_fields]
+        near = difflib.get_close_matches(name, known, 1, cutoff=0.75)
+        if near and name not in known:
+            sentences.append(f"{ENV_PREFIX}{name} is no setting and is ignored; did you mean {ENV_PREFIX}{near[0]}?")
+    return sentences
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     """What a settings file says, and on which line."""

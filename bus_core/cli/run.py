@@ -11,6 +11,7 @@ from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
 from bus_core.host import run_bus
 from bus_core.plan import StoppedError, plan
+from bus_core.settings import mistyped_variables
 from bus_core.telemetry import get_logger
 
 log = get_logger("bus_core.run")
@@ -26,6 +27,8 @@ def run(assignments: tuple[str, ...], **flags: Any) -> None:
     """
     settings = read_settings(flags)
     set_up_logging(settings.log_level, settings.log_format)
+    for sentence in mistyped_variables():
+        log.warning(sentence)
     try:
         what = plan(settings, read_assignments(assignments))
     except StoppedError:

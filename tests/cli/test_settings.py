@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,13 @@ def test_one_address_for_both_ports_is_said() -> None:
     assert told == f"--bind {address} and --admin-bind {address} name one address: give each a port of its own"
     everywhere = address.replace("127.0.0.1", "0.0.0.0")
     assert refusal("--bind", everywhere, BUS_ADMIN_BIND=address).startswith(f"--bind {everywhere} and BUS_ADMIN_BIND")
+
+
+def test_a_mistyped_variable_is_warned_of_and_others_are_not() -> None:
+    env = {"BUS_WORKRES": "2", "BUS_LOGLEVEL": "debug", "BUS_PORT": "tcp://x", "BUS_SERVICE_HOST": "x", "BUS_NAME": "n"}
+    lines = run_bus("run", "--manifests", "/nowhere", env=env).stderr.splitlines()
+    assert [json.loads(line)["event"] for line in lines[:-1]] == [
+        "BUS_LOGLEVEL is no setting and is ignored; did you mean BUS_LOG_LEVEL?",
+        "BUS_WORKRES is no setting and is ignored; did you mean BUS_WORKERS?",
+    ]
+    assert lines[-1].startswith("Error: ")
