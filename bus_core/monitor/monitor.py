@@ -131,12 +131,14 @@ class Monitor:
 
     def problems(self) -> list[str]:
         """Why this monitor is not ready to serve; empty when it is."""
+        failure = self._bus_failure
+        refused = [f"the bus was not taken: {failure.message}"] if failure else []
         if not self._settled.is_set():
-            return [Availability.UNSYNCED.value, *(self._source.problems() if self._cache else ())]
+            return [Availability.UNSYNCED.value, *(self._source.problems() if self._cache else ()), *refused]
         assert self._cache is not None
         if self._cache.bus is None:
             return [f"the bus {self._cache.reference} does not exist"]
-        return [f"the bus was not taken: {self._bus_failure.message}"] if self._bus_failure else []
+        return refused
 
     def wait_for_cache_sync(self, stop: threading.Event) -> None:
         """Block until every resource has been read and reconciled once.

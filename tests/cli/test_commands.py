@@ -40,6 +40,12 @@ def test_demo_without_a_terminal_does_the_main_job_and_ends() -> None:
     assert "all 3 events reached every subscription" in result.stdout
 
 
+def test_demo_that_finds_no_broker_says_so_in_its_last_sentence() -> None:
+    result = run("demo", "--once", "--driver", "kafka", "--set", "kafka.brokers=127.0.0.1:1")
+    assert result.returncode == 1
+    assert "no Kafka broker answers at 127.0.0.1:1" in result.stderr.splitlines()[-1]
+
+
 def test_demo_with_a_driver_that_is_not_there_is_one_sentence() -> None:
     result = run("demo", "--once", "--driver", "nowhere")
     assert result.returncode == 2
