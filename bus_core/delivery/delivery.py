@@ -342,7 +342,12 @@ class Delivery:
         for lane in lanes:
             if lane.counts:
                 self._report(lane)
-            if bool(lane.trouble) != lane.told and self._tell is not None and lane.target is not None:
+            if (
+                bool(lane.trouble) != lane.told
+                and self._tell is not None
+                and lane.target is not None
+                and not lane.closed
+            ):
                 lane.told = bool(lane.trouble)
                 self._tell(lane.target.subscription, "SubscriberFailing" if lane.told else "", lane.trouble)
             if lane.events != lane.shown:  # with thousands of lanes, most are as they were
