@@ -40,12 +40,6 @@ def test_demo_without_a_terminal_does_the_main_job_and_ends() -> None:
     assert "all 3 events reached every subscription" in result.stdout
 
 
-def test_demo_that_finds_no_broker_says_so_in_its_last_sentence() -> None:
-    result = run("demo", "--once", "--driver", "kafka", "--set", "kafka.brokers=127.0.0.1:1")
-    assert result.returncode == 1
-    assert "no Kafka broker answers at 127.0.0.1:1" in result.stderr.splitlines()[-1]
-
-
 def test_demo_with_a_driver_that_is_not_there_is_one_sentence() -> None:
     result = run("demo", "--once", "--driver", "nowhere")
     assert result.returncode == 2
@@ -262,7 +256,10 @@ def test_send_says_why_an_event_was_not_taken(running: tuple[BusProcess, Subscri
 def test_ctrl_c_ends_a_run_with_0_and_what_is_not_done_with_130(tmp_path: Path) -> None:
     with subscriber() as sink:
         sending = ["send", "orders", "--count", "1000", "--rate", "5", "--to", sink.url()]
+        # In the background of a script SIGINT is ignored, and a child would inherit that.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen([BUS, *sending], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        signal.signal(signal.SIGINT, before)
         wait_for(lambda: sink.requests, 20)
         process.send_signal(signal.SIGINT)
         assert b"Traceback" not in process.communicate(timeout=10)[1]
