@@ -17,9 +17,14 @@ def bare(port: int, body: int, seconds: float) -> float:
     return float(json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout))
 
 
-def _main(port: int, body: int, seconds: float) -> float:
+def event(body: int) -> bytes:
+    """A delivery as it goes over the wire."""
     head = f"POST / HTTP/1.1\r\nhost: s.localhost\r\ncontent-type: text/plain\r\ncontent-length: {body}\r\n\r\n"
-    sent = head.encode() + b"x" * body
+    return head.encode() + b"x" * body
+
+
+def _main(port: int, body: int, seconds: float) -> float:
+    sent = event(body)
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     end, used, count = time.monotonic() + seconds, time.process_time(), 0

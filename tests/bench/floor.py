@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from tests.bench.machine import need
+from tests.bench.bare import event
 from tests.support import free_port, request, wait_for
 
 LINES = 64
@@ -23,7 +23,6 @@ class Floor:
     """The loop in a process of its own, which delivers each event so many times to a port."""
 
     def __init__(self, port: int, deliveries: int) -> None:
-        need("nginx")
         self.events = f"127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "tests.bench.floor", self.events, str(port), str(deliveries)]
         self.process = subprocess.Popen(command)
@@ -49,9 +48,7 @@ def floor(port: int, deliveries: int) -> Iterator[Floor]:
 
 
 def _main(events: str, port: int, deliveries: int) -> None:
-    body = 256
-    head = f"POST / HTTP/1.1\r\nhost: s.localhost\r\ncontent-type: text/plain\r\ncontent-length: {body}\r\n\r\n"
-    event = head.encode() + b"x" * body
+    sent = event(256)
     host, _, number = events.rpartition(":")
     listener = socket.create_server((host, int(number)))
     epoll = select.epoll()
@@ -76,7 +73,7 @@ def _main(events: str, port: int, deliveries: int) -> None:
             if line is not None:
                 line.recv(65536)
                 if waiting:
-                    line.send(event)
+                    line.send(sent)
                     waiting -= 1
                 else:
                     free.append(line)
@@ -96,7 +93,7 @@ def _main(events: str, port: int, deliveries: int) -> None:
                 continue
             for _ in range(deliveries):
                 if free:
-                    free.pop().send(event)
+                    free.pop().send(sent)
                 else:
                     waiting += 1
 
