@@ -1,12 +1,14 @@
 """bus-core: channels and subscriptions over HTTP, with a broker of your choice behind them.
 
-Everything in `__all__` is the public API; the rest may change without notice. Errors are drawn in `bus_core.errors`.
+Everything in `__all__` is the public API; the rest may change without notice. `bus_core.model.errors` draws the errors.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bus_core.errors import (
+from bus_core.control_plane.leadership import ALWAYS, Leadership
+from bus_core.driver.hookspecs import BusSyncing, Driver, DriverContext, DriverSettings, Outcome, hookimpl
+from bus_core.model.errors import (
     BusError,
     BusyError,
     ConfigurationError,
@@ -26,12 +28,11 @@ from bus_core.errors import (
     UnknownChannelError,
     UnknownSubscriptionError,
 )
-from bus_core.hookspecs import BusSyncing, Driver, DriverContext, DriverSettings, Outcome, hookimpl
-from bus_core.leadership import ALWAYS, Leadership
-from bus_core.message import DispatchDefaults, ForwardedHeaders, Message
-from bus_core.parameters import Parameter, ResolvedParameters
-from bus_core.references import BusReference, ChannelReference, SubscriptionReference
-from bus_core.resources import (
+from bus_core.model.headers import ForwardedHeaders
+from bus_core.model.message import DispatchDefaults, Message
+from bus_core.model.parameters import Parameter, ResolvedParameters
+from bus_core.model.references import BusReference, ChannelReference, SubscriptionReference
+from bus_core.model.resources import (
     DISPATCHER,
     PROVISIONER,
     Bus,
@@ -47,22 +48,22 @@ from bus_core.resources import (
 from bus_core.telemetry import Counter, Gauge
 
 if TYPE_CHECKING:
-    from bus_core.dispatch import MessageDispatcher
-    from bus_core.leadership.file_lock import FileLock
-    from bus_core.monitor import Monitor, MonitorEventHandlerFuncs
-    from bus_core.receiver import MessageReceiver
-    from bus_core.sources.manifests import ManifestSource
+    from bus_core.control_plane.leadership.file_lock import FileLock
+    from bus_core.control_plane.monitor import Monitor, MonitorEventHandlerFuncs
+    from bus_core.control_plane.sources.folder.source import ManifestSource
+    from bus_core.data_plane.dispatch import MessageDispatcher
+    from bus_core.data_plane.receiver.receiver import MessageReceiver
 
 __version__ = "0.1.0"
 
 # Imported at their first use: a driver's module needs none of them, and they bring Falcon and gunicorn along.
 _LATE = {
-    "FileLock": "bus_core.leadership.file_lock",
-    "ManifestSource": "bus_core.sources.manifests",
-    "MessageDispatcher": "bus_core.dispatch",
-    "MessageReceiver": "bus_core.receiver",
-    "Monitor": "bus_core.monitor",
-    "MonitorEventHandlerFuncs": "bus_core.monitor",
+    "FileLock": "bus_core.control_plane.leadership.file_lock",
+    "ManifestSource": "bus_core.control_plane.sources.folder.source",
+    "MessageDispatcher": "bus_core.data_plane.dispatch",
+    "MessageReceiver": "bus_core.data_plane.receiver.receiver",
+    "Monitor": "bus_core.control_plane.monitor",
+    "MonitorEventHandlerFuncs": "bus_core.control_plane.monitor",
 }
 
 __all__ = [

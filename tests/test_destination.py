@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus_core.destination import Destination, is_localhost, is_single_label, parse_destination
-from bus_core.errors import DestinationError
+from bus_core.model.destination import Destination, is_localhost, is_single_label, parse_destination
+from bus_core.model.errors import DestinationError
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from bus_core import (
     ParameterError,
     SubscriptionReference,
 )
-from bus_core.parameters import resolve_parameters
+from bus_core.model.parameters import resolve_parameters
 
 
 def test_references_print_as_people_write_them() -> None:

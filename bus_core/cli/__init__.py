@@ -11,7 +11,7 @@ from bus_core.cli.demo import demo
 from bus_core.cli.run import run
 from bus_core.cli.send import send
 from bus_core.cli.show import crds, manifests, plugins, validate
-from bus_core.errors import BusError, ConfigurationError
+from bus_core.model.errors import BusError, ConfigurationError
 
 FAILURE = 1
 USER_MISTAKE = 2

@@ -21,10 +21,10 @@ from bus_core.cli.event import make_event
 from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option
 from bus_core.cli.subscriber import Arrival, Subscriber
-from bus_core.dispatch import MessageDispatcher
-from bus_core.errors import BusError
-from bus_core.host import Host, serve_bus
-from bus_core.plan import plan
+from bus_core.data_plane.dispatch import MessageDispatcher
+from bus_core.host.host import Host, serve_bus
+from bus_core.host.run_config import plan
+from bus_core.model.errors import BusError
 
 BUS = "default/demo"
 ANSWERING = "billing"

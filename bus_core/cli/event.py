@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Mapping
 
-from bus_core.message import Message
+from bus_core.model.message import Message
 
 
 def make_event(data: bytes, *, type_: str, source: str, headers: Mapping[str, str] | None = None) -> Message:

@@ -1,4 +1,4 @@
-"""click options, generated from the one declaration of each setting in `bus_core.settings`."""
+"""click options, generated from the one declaration of each setting in `bus_core.settings.settings`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from bus_core.errors import ConfigurationError
-from bus_core.settings import ENV_PREFIX, Settings, load_settings
+from bus_core.model.errors import ConfigurationError
+from bus_core.settings.settings import ENV_PREFIX, Settings, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

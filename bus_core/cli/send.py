@@ -15,11 +15,17 @@ from rich.progress import track
 
 from bus_core.cli.event import make_event
 from bus_core.cli.options import output_option
-from bus_core.crds.validation import DNS_LABEL
-from bus_core.dispatch import FRAMING_HEADERS, MessageDispatcher, encode
-from bus_core.errors import ConfigurationError, DestinationError, DispatchError, InvalidMessageError, ResponseError
-from bus_core.message import Message
-from bus_core.references import DEFAULT_NAMESPACE
+from bus_core.control_plane.crds.validation import DNS_LABEL
+from bus_core.data_plane.dispatch import FRAMING_HEADERS, MessageDispatcher, encode
+from bus_core.model.errors import (
+    ConfigurationError,
+    DestinationError,
+    DispatchError,
+    InvalidMessageError,
+    ResponseError,
+)
+from bus_core.model.message import Message
+from bus_core.model.references import DEFAULT_NAMESPACE
 
 DEFAULT_TO = "http://127.0.0.1:8080/"
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from bus_core import crds as definitions
 from bus_core import deploy
 from bus_core.cli.options import output_option
-from bus_core.crds.validation import DNS_LABEL
-from bus_core.drivers import InstalledDriver, installed_drivers
-from bus_core.sources.check import check_manifests
+from bus_core.control_plane import crds as definitions
+from bus_core.control_plane.crds.validation import DNS_LABEL
+from bus_core.control_plane.sources.folder.check import check_manifests
+from bus_core.driver.loader import InstalledDriver, installed_drivers
 
 
 @click.command()

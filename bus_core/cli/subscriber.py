@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bus_core.server import ASGIApp, Connections, bind, serve
+from bus_core.data_plane.server import ASGIApp, Connections, bind, serve
 
 
 @dataclass(frozen=True, slots=True)

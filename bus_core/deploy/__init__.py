@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bus_core import crds
+from bus_core.control_plane import crds
 
 Object = dict[str, Any]
 

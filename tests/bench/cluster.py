@@ -14,7 +14,7 @@ from typing import Any
 
 import urllib3
 
-from bus_core import crds
+from bus_core.control_plane import crds
 from tests.bench.machine import nginx, rss
 from tests.bench.report import MissingTool, Report, Spread
 from tests.e2e.cluster.server import ADMIN, ApiServer, build

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import urllib3
 
-from bus_core.dispatch import MessageDispatcher, encode
-from bus_core.message import Message
+from bus_core.data_plane.dispatch import MessageDispatcher, encode
+from bus_core.model.message import Message
 
 HEADERS = {
     "content-type": "application/json",

@@ -13,7 +13,7 @@ from typing import Any
 import falcon.asgi
 
 from bus_core import ChannelReference, Message, MessageReceiver
-from bus_core.server import ASGIApp, Connections, Limits, bind, serve_workers
+from bus_core.data_plane.server import ASGIApp, Connections, Limits, bind, serve_workers
 from tests.bench.bare import bare
 from tests.bench.floor import floor
 from tests.bench.hosts import HOST, host, quiet

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bus_core.cluster import ClusterClient
-from bus_core.resources import Channel, ChannelSpec, Metadata
-from bus_core.sources.kubernetes.events import BURST, REPEAT, EventRecorder
+from bus_core.control_plane.cluster import ClusterClient
+from bus_core.control_plane.sources.kubernetes.events import BURST, REPEAT, EventRecorder
+from bus_core.model.resources import Channel, ChannelSpec, Metadata
 from tests.cluster.fakes import Response, Script
 from tests.support import wait_for
 

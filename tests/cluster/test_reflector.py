@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus_core.cluster import ClusterClient
-from bus_core.cluster.reflector import BACKOFF, Reflector
+from bus_core.control_plane.cluster import ClusterClient
+from bus_core.control_plane.cluster.reflector import BACKOFF, Reflector
 from tests.cluster.fakes import Response, Script, event, item, page
 
 

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from bus_core.cluster import ClusterClient
-from bus_core.conditions import Condition
-from bus_core.errors import ForbiddenError, TemporaryError
-from bus_core.references import BusReference
-from bus_core.resources import Channel, ChannelSpec, Metadata
-from bus_core.sources.kubernetes.source import KubernetesSource
+from bus_core.control_plane.cluster import ClusterClient
+from bus_core.control_plane.sources.kubernetes.source import KubernetesSource
+from bus_core.model.conditions import Condition
+from bus_core.model.errors import ForbiddenError, TemporaryError
+from bus_core.model.references import BusReference
+from bus_core.model.resources import Channel, ChannelSpec, Metadata
 from tests.cluster.fakes import Response, Script
 
 CHANNEL = Channel(

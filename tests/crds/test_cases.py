@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bus_core.crds import schemas, text
-from bus_core.resources import Channel, effective_delivery, from_object
-from bus_core.resources import Subscription as SubscriptionResource
-from bus_core.sources.document import read_file
+from bus_core.control_plane.crds import schemas, text
+from bus_core.control_plane.sources.folder.manifests import read_file
+from bus_core.model.resources import Channel, effective_delivery, from_object
+from bus_core.model.resources import Subscription as SubscriptionResource
 
 CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).with_name("cases.yaml")).read_text())
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bus_core.delivery.board import WARM_BYTES, Board
-from bus_core.delivery.lane import RECENT, Item, Lane, LaneLimits
-from bus_core.errors import BusyError
-from bus_core.message import Message
+from bus_core.data_plane.delivery.lane import RECENT, Item, Lane, LaneLimits
+from bus_core.data_plane.delivery.scheduler import WARM_BYTES, Board
+from bus_core.model.errors import BusyError
+from bus_core.model.message import Message
 
 LIMITS = LaneLimits(events=6, bytes=40_000, in_flight=3, stall_after=5.0)
 SUSPECTS = 2

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bus_core import telemetry
-from bus_core.delivery import Delivery, LaneLimits, Target
-from bus_core.dispatch import MessageDispatcher
-from bus_core.message import Message
-from bus_core.references import ChannelReference, SubscriptionReference
-from bus_core.resources import DeliverySpec
+from bus_core.data_plane.delivery import Delivery, LaneLimits, Target
+from bus_core.data_plane.dispatch import MessageDispatcher
+from bus_core.model.message import Message
+from bus_core.model.references import ChannelReference, SubscriptionReference
+from bus_core.model.resources import DeliverySpec
 from tests.support import wait_for
 
 ORDERS = ChannelReference("orders")

@@ -7,11 +7,11 @@ import tracemalloc
 
 import pytest
 
-from bus_core.delivery import LaneLimits
-from bus_core.delivery.board import Board
-from bus_core.delivery.lane import Lane
-from bus_core.errors import BusyError
-from bus_core.message import Message
+from bus_core.data_plane.delivery import LaneLimits
+from bus_core.data_plane.delivery.lane import Lane
+from bus_core.data_plane.delivery.scheduler import Board
+from bus_core.model.errors import BusyError
+from bus_core.model.message import Message
 from tests.delivery.rig import rig
 from tests.support import free_port, subscriber, wait_for
 

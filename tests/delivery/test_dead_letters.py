@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bus_core.delivery import LaneLimits, backoff
-from bus_core.errors import PermanentError
-from bus_core.message import Message
-from bus_core.references import ChannelReference
+from bus_core.data_plane.delivery import LaneLimits, backoff
+from bus_core.model.errors import PermanentError
+from bus_core.model.message import Message
+from bus_core.model.references import ChannelReference
 from tests.delivery.rig import ORDERS, rig
 from tests.support import Answer, Request, Subscriber, bus, free_port, manifest, subscriber, wait_for
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from bus_core.delivery import Delivery, LaneLimits, Target, crew
-from bus_core.delivery.lane import Lane
-from bus_core.dispatch import MessageDispatcher
-from bus_core.message import Message
-from bus_core.references import ChannelReference, SubscriptionReference
-from bus_core.resources import DeliverySpec
+from bus_core.data_plane.delivery import Delivery, LaneLimits, Target, thread_executor
+from bus_core.data_plane.delivery.lane import Lane
+from bus_core.data_plane.dispatch import MessageDispatcher
+from bus_core.model.message import Message
+from bus_core.model.references import ChannelReference, SubscriptionReference
+from bus_core.model.resources import DeliverySpec
 from tests.delivery.crowd import Crowd, stamp
 from tests.delivery.rig import attach, event_loop
 from tests.support import wait_for
@@ -158,6 +158,6 @@ def test_it_fails_where_all_lanes_share_one_pool_without_rules(
     """The same comparison with the rules taken out: every lane may take as many threads as it likes, and a thread that
     hangs is not replaced."""
     monkeypatch.setattr(Lane, "is_suspect", lambda lane, now: False)
-    monkeypatch.setattr(crew, "STUCK_AFTER", float("inf"))
+    monkeypatch.setattr(thread_executor, "STUCK_AFTER", float("inf"))
     latencies = Bench(crowd, shared, None, max_threads=16).run(True, deliveries=350, rate=100 if shared else 1000)
     assert latencies[-1] > TIMEOUT / 2, "without the rules the hung one holds the others up"

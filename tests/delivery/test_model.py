@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from bus_core.delivery.board import QUANTUM, Board
-from bus_core.delivery.lane import EVENT_COST, Lane, LaneLimits
-from bus_core.message import Message
+from bus_core.data_plane.delivery.lane import EVENT_COST, Lane, LaneLimits
+from bus_core.data_plane.delivery.scheduler import QUANTUM, Board
+from bus_core.model.message import Message
 from tests.delivery.model import BoardMachine
 
 SOAK_SECONDS = float(os.environ.get("BUS_SOAK_SECONDS", "120"))

@@ -8,11 +8,11 @@ from itertools import count
 
 import pytest
 
-from bus_core.delivery import LaneLimits
-from bus_core.errors import BusyError, UnavailableError, UnknownSubscriptionError
-from bus_core.hookspecs import Outcome
-from bus_core.message import Message
-from bus_core.references import SubscriptionReference
+from bus_core.data_plane.delivery import LaneLimits
+from bus_core.driver.hookspecs import Outcome
+from bus_core.model.errors import BusyError, UnavailableError, UnknownSubscriptionError
+from bus_core.model.message import Message
+from bus_core.model.references import SubscriptionReference
 from tests.delivery.rig import rig
 from tests.support import Answer, Request, free_port, subscriber, wait_for
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bus_core.delivery.board import FAILING_SHARE, Board
-from bus_core.delivery.lane import Lane, LaneLimits
-from bus_core.message import Message
+from bus_core.data_plane.delivery.lane import Lane, LaneLimits
+from bus_core.data_plane.delivery.scheduler import FAILING_SHARE, Board
+from bus_core.model.message import Message
 
 MESSAGE = Message({}, b"")
 COST = 0.001

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bus_core.dispatch import MessageDispatcher, encode
-from bus_core.errors import DispatchError, ResponseError
-from bus_core.message import Message
+from bus_core.data_plane.dispatch import MessageDispatcher, encode
+from bus_core.model.errors import DispatchError, ResponseError
+from bus_core.model.message import Message
 from tests.dispatch.servers import ACCEPTED, Conversation, answer, answering, echo, serving
 from tests.support import wait_for
 

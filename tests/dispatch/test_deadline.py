@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from bus_core.dispatch import MessageDispatcher
-from bus_core.errors import DeadlineError
-from bus_core.message import Message
+from bus_core.data_plane.dispatch import MessageDispatcher
+from bus_core.model.errors import DeadlineError
+from bus_core.model.message import Message
 from tests.dispatch.servers import ACCEPTED, Conversation, answering, serving
 from tests.support import wait_for
 

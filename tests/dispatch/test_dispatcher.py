@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bus_core.dispatch import MessageDispatcher, Reply
-from bus_core.errors import DestinationError, DispatchError, InvalidMessageError, ReplyError, ResponseError
-from bus_core.message import DispatchDefaults, ForwardedHeaders, Message
+from bus_core.data_plane.dispatch import MessageDispatcher, Reply
+from bus_core.model.errors import DestinationError, DispatchError, InvalidMessageError, ReplyError, ResponseError
+from bus_core.model.headers import ForwardedHeaders
+from bus_core.model.message import DispatchDefaults, Message
 from tests.dispatch.servers import ACCEPTED, Conversation, Server, answer, answering, serving
 from tests.support import wait_for
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bus_core.dispatch import encode
-from bus_core.dispatch.encoding import FRAMING_HEADERS
-from bus_core.errors import InvalidMessageError
-from bus_core.message import ForwardedHeaders, Message
+from bus_core.data_plane.dispatch import encode
+from bus_core.data_plane.dispatch.encoding import FRAMING_HEADERS
+from bus_core.model.errors import InvalidMessageError
+from bus_core.model.headers import ForwardedHeaders
+from bus_core.model.message import Message
 
 
 def test_headers_then_length_then_an_empty_line() -> None:

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from bus_core.dispatch.reply import MAX_HEAD_BYTES, Reply, ReplyReader
-from bus_core.errors import DispatchError
+from bus_core.data_plane.dispatch.reply import MAX_HEAD_BYTES, Reply, ReplyReader
+from bus_core.model.errors import DispatchError
 
 CAP = 1000
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bus_core.dispatch import MessageDispatcher
-from bus_core.errors import DeadlineError, DispatchError
-from bus_core.message import Message
+from bus_core.data_plane.dispatch import MessageDispatcher
+from bus_core.model.errors import DeadlineError, DispatchError
+from bus_core.model.message import Message
 from tests.dispatch.servers import ACCEPTED, Conversation, answering, answering_once, echo, serving
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="the openssl command makes the certificates")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import bus_core
-from bus_core.hookspecs import BusSyncing, Driver
-from bus_core.settings import ENV_PREFIX, Settings
+from bus_core.driver.hookspecs import BusSyncing, Driver
+from bus_core.settings.settings import ENV_PREFIX, Settings
 from kafka_bus import KafkaBus
 from kafka_bus.settings import KafkaSettings
 from tests.support import ROOT

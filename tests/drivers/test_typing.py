@@ -16,8 +16,8 @@ from bus_core import (
     Subscription,
     hookimpl,
 )
-from bus_core.drivers import check_driver
-from bus_core.resources import AnyBus
+from bus_core.driver.loader import check_driver
+from bus_core.model.resources import AnyBus
 
 
 class Full:

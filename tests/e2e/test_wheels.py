@@ -77,7 +77,11 @@ def run(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 def test_the_wheel_carries_what_it_needs(wheels: Path) -> None:
     wheel = next(wheels.glob("bus_core-*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("bus_core/py.typed", "bus_core/crds/channel.yaml", "bus_core/examples/quickstart/channels.yaml"):
+    for wanted in (
+        "bus_core/py.typed",
+        "bus_core/control_plane/crds/channel.yaml",
+        "bus_core/examples/quickstart/channels.yaml",
+    ):
         assert wanted in names
     assert not [name for name in names if name.startswith(("tests/", "plugins/"))]
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bus_core.cluster import ClusterClient
-from bus_core.leadership.lease import RELEASE_WAIT, LeaseLock
-from bus_core.references import BusReference
+from bus_core.control_plane.cluster import ClusterClient
+from bus_core.control_plane.leadership.lease import RELEASE_WAIT, LeaseLock
+from bus_core.model.references import BusReference
 from tests.cluster.fakes import Response
 from tests.support import wait_for
 

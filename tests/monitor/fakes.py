@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from bus_core.conditions import Condition, merge_conditions
-from bus_core.errors import TemporaryError
-from bus_core.parameters import Parameter, ResolvedParameters
-from bus_core.references import BusReference
-from bus_core.resources import (
+from bus_core.control_plane.sources import Change, OnChange
+from bus_core.model.conditions import Condition, merge_conditions
+from bus_core.model.errors import TemporaryError
+from bus_core.model.parameters import Parameter, ResolvedParameters
+from bus_core.model.references import BusReference
+from bus_core.model.resources import (
     AnyBus,
     Bus,
     BusSpec,
@@ -24,7 +25,6 @@ from bus_core.resources import (
     Subscription,
     SubscriptionSpec,
 )
-from bus_core.sources import Change, OnChange
 
 
 class FakeSource:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus_core import ConfigurationError, Monitor, MonitorEventHandlerFuncs, PermanentError, TemporaryError
-from bus_core.monitor.monitor import NotSyncedError
-from bus_core.monitor.view import Availability
-from bus_core.parameters import Parameter, ResolvedParameters
-from bus_core.references import ChannelReference
-from bus_core.resources import DISPATCHER, PROVISIONER, Channel, ResourceKey, Role
+from bus_core.control_plane.monitor.channel_view import Availability
+from bus_core.control_plane.monitor.monitor import NotSyncedError
+from bus_core.model.parameters import Parameter, ResolvedParameters
+from bus_core.model.references import ChannelReference
+from bus_core.model.resources import DISPATCHER, PROVISIONER, Channel, ResourceKey, Role
 from tests.monitor.fakes import FakeHooks, FakeLeadership, FakeSource, bus, channel, subscription
 from tests.support import wait_for
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bus_core.errors import TemporaryError
-from bus_core.monitor.view import Availability
-from bus_core.parameters import Parameter
-from bus_core.resources import DISPATCHER, PROVISIONER, Channel, Resource, ResourceKey
+from bus_core.control_plane.monitor.channel_view import Availability
+from bus_core.model.errors import TemporaryError
+from bus_core.model.parameters import Parameter
+from bus_core.model.resources import DISPATCHER, PROVISIONER, Channel, Resource, ResourceKey
 from tests.monitor.fakes import bus, channel, subscription
 from tests.monitor.world import GRACE, ONE_KEY, ORDERS, ORDERS_KEY, World
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bus_core.errors import PermanentError, TemporaryError
-from bus_core.resources import ResourceKey
+from bus_core.model.errors import PermanentError, TemporaryError
+from bus_core.model.resources import ResourceKey
 from tests.monitor.fakes import channel, subscription
 from tests.monitor.world import GRACE, ONE_KEY, ORDERS, ORDERS_KEY, World
 

@@ -6,12 +6,12 @@ import logging
 
 import pytest
 
-from bus_core.conditions import Condition
-from bus_core.errors import PermanentError, TemporaryError
-from bus_core.monitor.view import Availability
-from bus_core.parameters import Parameter
-from bus_core.references import SubscriptionReference
-from bus_core.resources import ResourceKey, Subscription
+from bus_core.control_plane.monitor.channel_view import Availability
+from bus_core.model.conditions import Condition
+from bus_core.model.errors import PermanentError, TemporaryError
+from bus_core.model.parameters import Parameter
+from bus_core.model.references import SubscriptionReference
+from bus_core.model.resources import ResourceKey, Subscription
 from tests.monitor.fakes import bus, channel, subscription
 from tests.monitor.world import ONE_KEY, ORDERS_KEY, World
 

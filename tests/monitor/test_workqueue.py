@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bus_core.monitor.workqueue import MAX_BACKOFF, WorkQueue, backoff
+from bus_core.control_plane.monitor.workqueue import MAX_BACKOFF, WorkQueue, backoff
 
 KEYS = st.sampled_from("abc")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bus_core.monitor.cache import Cache
-from bus_core.monitor.reconcile import Reconciler
-from bus_core.monitor.view import Availability
-from bus_core.parameters import Parameter
-from bus_core.references import ChannelReference
-from bus_core.resources import DISPATCHER, PROVISIONER, Resource, ResourceKey, Role
+from bus_core.control_plane.monitor.cache import Cache
+from bus_core.control_plane.monitor.channel_view import Availability
+from bus_core.control_plane.monitor.reconcile import Reconciler
+from bus_core.model.parameters import Parameter
+from bus_core.model.references import ChannelReference
+from bus_core.model.resources import DISPATCHER, PROVISIONER, Resource, ResourceKey, Role
 from tests.monitor.fakes import BUS, FakeHooks, FakeLeadership, FakeSource, bus
 
 ORDERS = ChannelReference("orders")

@@ -27,7 +27,7 @@ from bus_core import (
     TemporaryError,
     UnknownChannelError,
 )
-from bus_core.server import Connections, bind, serve
+from bus_core.data_plane.server import Connections, bind, serve
 from tests.support import raw, request, wait_for
 
 

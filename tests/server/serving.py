@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from bus_core.server import Connections, Limits, Service, bind, serve
+from bus_core.data_plane.server import Connections, Limits, Service, bind, serve
 
 S = TypeVar("S", bound=Service)
 

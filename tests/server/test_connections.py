@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bus_core.errors import ConfigurationError
-from bus_core.server import Limits, bind, by_port
+from bus_core.data_plane.server import Limits, bind, by_port
+from bus_core.model.errors import ConfigurationError
 from tests.server.serving import Echo, connect, serving
 from tests.support import raw, request, wait_for
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-import bus_core.server
-from bus_core.server import Connections, Limits
-from bus_core.server.worker import BusProtocol, make_config
+import bus_core.data_plane.server
+from bus_core.data_plane.server import Connections, Limits
+from bus_core.data_plane.server.worker import BusProtocol, make_config
 from tests.server.serving import Echo, connect, serving
 from tests.support import wait_for
 
@@ -220,7 +220,7 @@ def test_a_connection_that_has_ended_is_not_kept(monkeypatch: pytest.MonkeyPatch
         gc.collect()
         return sum(isinstance(found, BusProtocol) for found in gc.get_objects())
 
-    monkeypatch.setattr(bus_core.server, "make_config", patient)
+    monkeypatch.setattr(bus_core.data_plane.server, "make_config", patient)
     before = kept()  # other tests' servers may have left some
     with serving(Limits(), Echo()) as (address, _):
         for _ in range(20):

@@ -10,7 +10,7 @@ from gunicorn.asgi.protocol import CallbackRequest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bus_core.server.whole import read
+from bus_core.data_plane.server.whole import read
 
 PLAIN = b"POST / HTTP/1.1\r\nHost: orders.default\r\nce-id: \t 1 \t\r\nContent-Length: 3\r\n\r\nabc"
 

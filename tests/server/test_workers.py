@@ -19,8 +19,8 @@ from tests.support import ROOT, children, free_port, raw, request, wait_for
 PROGRAM = '''
 """A service that answers slowly, for tests of the server around it."""
 import asyncio, os, signal, sys, threading, time
-from bus_core.errors import ConfigurationError
-from bus_core.server import Limits, bind, serve_workers
+from bus_core.model.errors import ConfigurationError
+from bus_core.data_plane.server import Limits, bind, serve_workers
 
 
 class Slow:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bus_core.delivery import Target
-from bus_core.delivery.check import check
-from bus_core.errors import PermanentError
-from bus_core.resources import Subscription, from_object
-from bus_core.sources.check import check_manifests
+from bus_core.control_plane.sources.folder.check import check_manifests
+from bus_core.data_plane.delivery import Target
+from bus_core.data_plane.delivery.validation import check
+from bus_core.model.errors import PermanentError
+from bus_core.model.resources import Subscription, from_object
 from tests.sources.watcher import channel, write
 from tests.support import manifest
 

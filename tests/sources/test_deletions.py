@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from bus_core.sources import manifests
+from bus_core.control_plane.sources.folder import source as manifests
 from tests.sources.watcher import channel, watching, write
 from tests.support import wait_for
 

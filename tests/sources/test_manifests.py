@@ -15,13 +15,13 @@ import watchfiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus_core.conditions import Condition
-from bus_core.errors import ConfigurationError, TemporaryError
-from bus_core.resources import Channel
-from bus_core.sources import manifests
-from bus_core.sources.check import check_manifests
-from bus_core.sources.document import Folder, read_folder
-from bus_core.sources.manifests import ManifestSource
+from bus_core.control_plane.sources.folder import source as manifests
+from bus_core.control_plane.sources.folder.check import check_manifests
+from bus_core.control_plane.sources.folder.manifests import Folder, read_folder
+from bus_core.control_plane.sources.folder.source import ManifestSource
+from bus_core.model.conditions import Condition
+from bus_core.model.errors import ConfigurationError, TemporaryError
+from bus_core.model.resources import Channel
 from tests.sources.watcher import BUS, channel, watching, write
 from tests.support import ROOT, wait_for
 
@@ -172,7 +172,7 @@ def test_two_processes_agree_on_uids_and_see_each_others_writes(folder: Path, tm
         "import sys, threading, json\n"
         "from pathlib import Path\n"
         "from bus_core import BusReference, ManifestSource\n"
-        "from bus_core.conditions import Condition\n"
+        "from bus_core.model.conditions import Condition\n"
         "source = ManifestSource(Path(sys.argv[1]), BusReference('demo', 'default'), state_dir=Path(sys.argv[2]))\n"
         "seen, stop = {}, threading.Event()\n"
         "t = threading.Thread(target=source.run, args=(lambda c: seen.__setitem__(c.key.name, c.resource), stop))\n"

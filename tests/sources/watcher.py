@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from bus_core.references import BusReference
-from bus_core.resources import Channel, Resource, ResourceKey
-from bus_core.sources import Change
-from bus_core.sources.manifests import ManifestSource
+from bus_core.control_plane.sources import Change
+from bus_core.control_plane.sources.folder.source import ManifestSource
+from bus_core.model.references import BusReference
+from bus_core.model.resources import Channel, Resource, ResourceKey
 from tests.support import manifest
 
 BUS = BusReference("demo", "default")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bus_core import crds
+from bus_core.control_plane import crds
 from tests.e2e.cluster.server import ApiServer
 from tests.e2e.cluster.stage import Stage
 from tests.support import wait_for

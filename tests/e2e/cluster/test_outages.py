@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bus_core.cluster.reflector import BACKOFF
+from bus_core.control_plane.cluster.reflector import BACKOFF
 from tests.e2e.cluster.proxy import Mood, Proxy, allowed
 from tests.e2e.cluster.stage import Stage, basics
 from tests.support import BusProcess, manifest, subscriber, wait_for

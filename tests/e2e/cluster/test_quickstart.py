@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bus_core import crds
+from bus_core.control_plane import crds
 from tests.e2e.cluster.server import ApiServer
 from tests.e2e.cluster.stage import Stage, basics
 from tests.support import QUICKSTART, ROOT, Answer, Request, manifest, subscriber, wait_for

@@ -1,0 +1,33 @@
+"""The Kubernetes API as a bus needs it: plain objects in and out, every call bounded in time, every failure one error.
+
+The official client brings credentials and TLS; what it builds on top (models, informers, retries of its own) is left
+alone. Only `access.py` imports it, and only when a cluster is used: it takes a third of a second.
+"""
+
+from __future__ import annotations
+
+from bus_core.control_plane.cluster.client import ApiError, ClusterClient, Stream
+from bus_core.control_plane.cluster.paths import (
+    BUSES,
+    CHANNELS,
+    CLUSTER_BUSES,
+    EVENTS,
+    LEASES,
+    SERVICES,
+    SUBSCRIPTIONS,
+    Api,
+)
+
+__all__ = [
+    "BUSES",
+    "CHANNELS",
+    "CLUSTER_BUSES",
+    "EVENTS",
+    "LEASES",
+    "SERVICES",
+    "SUBSCRIPTIONS",
+    "Api",
+    "ApiError",
+    "ClusterClient",
+    "Stream",
+]

@@ -1,0 +1,174 @@
+"""Calls to the API server: JSON in, JSON out, bounded in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from bus_core.model.errors import BusError
+
+CONNECT = 2.0
+READ = 3.0
+"""Seconds that a read or write of one object may take. A stop waits for those under way, so they are short."""
+
+LIST_READ = 30.0
+"""Seconds without a byte until a page of a list counts as lost."""
+
+MERGE_PATCH = "application/merge-patch+json"
+
+Object = dict[str, Any]
+
+
+class ApiError(BusError):
+    """The API server refused, or could not be asked.
+
+    Args:
+        status: of HTTP; 0 where there was no answer.
+        message: the server's own sentence, which for 403 names verb and resource.
+        reason: the server's word, such as `Expired` or `AlreadyExists`.
+        retry_after: seconds that the server asks to wait, or 0.
+    """
+
+    def __init__(self, status: int, message: str, *, reason: str = "", retry_after: float = 0.0) -> None:
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class _Response(Protocol):
+    """The part of urllib3's response that is used here."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    @property
+    def data(self) -> bytes: ...
+    def read1(self, amt: int) -> bytes: ...
+    def shutdown(self) -> None: ...
+    def close(self) -> None: ...
+    def release_conn(self) -> None: ...
+
+
+class Transport(Protocol):
+    """One HTTP exchange, its body still to be read. The seam below which tests put a server of their own."""
+
+    def __call__(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, connect: float, read: float
+    ) -> _Response: ...
+
+
+class Stream:
+    """The events of a watch, as they come. `cut` may be called from any thread and ends the iteration."""
+
+    def __init__(self, response: _Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[Object]:
+        rest = b""
+        try:
+            while piece := self._response.read1(65536):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield json.loads(line)
+        except Exception as error:
+            # urllib3's own errors: cut, timed out, or broken in the middle. What was read is good.
+            raise ApiError(0, f"the watch broke off: {_detail(error)}") from None
+        finally:
+            self._response.close()
+
+    def cut(self) -> None:
+        try:
+            self._response.shutdown()
+        except Exception:
+            self._response.close()
+
+
+class ClusterClient:
+    """Thread-safe. Every method raises `ApiError`, and nothing else, when the server refuses or does not answer.
+
+    Args:
+        transport: sends one request.
+        server: the API server's address, for people.
+    """
+
+    def __init__(self, transport: Transport, server: str = "") -> None:
+        self._transport = transport
+        self.server = server
+
+    def get(self, path: str, *, read: float = READ, **query: Any) -> Object:
+        return self._call("GET", path, query, None, read)
+
+    def create(self, path: str, body: Object) -> Object:
+        return self._call("POST", path, {}, body, READ)
+
+    def replace(self, path: str, body: Object, *, read: float = READ) -> Object:
+        return self._call("PUT", path, {}, body, read)
+
+    def merge(self, path: str, body: Object) -> Object:
+        """A JSON merge patch (RFC 7386); with `metadata.resourceVersion` in it, only on that very version."""
+        return self._call("PATCH", path, {}, body, READ, MERGE_PATCH)
+
+    def delete(self, path: str, **preconditions: str) -> None:
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions} if preconditions else None
+        self._call("DELETE", path, {}, body, READ)
+
+    def watch(self, path: str, *, read: float, **query: Any) -> Stream:
+        """Open a watch. `read` is how many seconds of silence end it."""
+        return Stream(self._open("GET", path, {**query, "watch": "true"}, None, read, ""))
+
+    def _call(
+        self, method: str, path: str, query: Mapping[str, Any], body: Object | None, read: float, kind: str = ""
+    ) -> Object:
+        response = self._open(method, path, query, body, read, kind)
+        try:
+            data = response.data
+            response.release_conn()
+            found: Object = json.loads(data) if data else {}
+        except ValueError:
+            raise ApiError(0, f"{method} {path}: the answer is no JSON") from None
+        except Exception as error:
+            raise ApiError(0, f"{method} {path}: {_detail(error)}") from None
+        return found
+
+    def _open(
+        self, method: str, path: str, query: Mapping[str, Any], body: Object | None, read: float, kind: str
+    ) -> _Response:
+        target = f"{path}?{urlencode(query)}" if query else path
+        headers = {"Accept": "application/json", "User-Agent": "bus-core"}
+        if body is not None:
+            headers["Content-Type"] = kind or "application/json"
+        sent = None if body is None else json.dumps(body).encode()
+        try:
+            response = self._transport(method, target, headers, sent, CONNECT, read)
+        except Exception as error:
+            # urllib3, ssl and credential plug-ins each have errors of their own; to a caller they are one: no answer.
+            raise ApiError(0, f"{self.server} does not answer: {_detail(error)}") from None
+        if response.status >= 400:
+            raise _refusal(method, path, response)
+        return response
+
+
+def _refusal(method: str, path: str, response: _Response) -> ApiError:
+    message, reason = f"{method} {path}: {response.status}", ""
+    try:
+        status = json.loads(response.data)
+        message, reason = status.get("message") or message, status.get("reason") or ""
+    except Exception:
+        response.close()
+    else:
+        response.release_conn()
+    after = response.headers.get("retry-after", "")
+    return ApiError(response.status, message, reason=reason, retry_after=float(after) if after.isdigit() else 0.0)
+
+
+def _detail(error: Exception) -> str:
+    """The innermost reason in one line: urllib3 wraps it in pools and retries."""
+    inner: BaseException = error
+    while (cause := getattr(inner, "reason", None)) is not None and isinstance(cause, BaseException):
+        inner = cause
+    text = str(inner).rpartition(": ")[2] or type(inner).__name__
+    return " ".join(text.split())[:300]

@@ -1,0 +1,7 @@
+"""The Monitor: watches resources and tells a bus what to provision and whom to serve."""
+
+from bus_core.control_plane.monitor.channel_view import Availability, ChannelView
+from bus_core.control_plane.monitor.handler import Hooks, MonitorEventHandlerFuncs
+from bus_core.control_plane.monitor.monitor import Monitor
+
+__all__ = ["Availability", "ChannelView", "Hooks", "Monitor", "MonitorEventHandlerFuncs"]

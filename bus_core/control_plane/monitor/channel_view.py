@@ -1,0 +1,33 @@
+"""What a Monitor knows of a channel, as the event path reads it: one immutable entry a channel, no lock."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bus_core.model.parameters import ResolvedParameters
+from bus_core.model.resources import Channel, Subscription
+
+
+class Availability(enum.Enum):
+    """What to answer a sender."""
+
+    UNSYNCED = "resources have not been read yet"
+    ABSENT = "there is no such channel"
+    UNPROVISIONED = "the channel is not provisioned yet"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelView:
+    """A channel as it was last reconciled; `subscriptions` are those the hooks have been told, by name."""
+
+    availability: Availability
+    channel: Channel | None = None
+    parameters: ResolvedParameters = field(default_factory=dict)
+    subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
+
+
+ABSENT = ChannelView(Availability.ABSENT)
+UNSYNCED = ChannelView(Availability.UNSYNCED)

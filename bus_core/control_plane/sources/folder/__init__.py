@@ -1,0 +1,1 @@
+"""Resources in a folder of manifests: reading, checking, watching them, and keeping their state."""

@@ -1,0 +1,79 @@
+"""Checks manifests without running anything: the schema, the destinations, and the references between resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bus_core.control_plane.crds.validation import Problem
+from bus_core.control_plane.sources.folder.manifests import Document, Folder, read_file, read_folder
+from bus_core.model.destination import Destination, parse_destination, parse_sink
+from bus_core.model.errors import DestinationError, ManifestError
+from bus_core.model.references import ChannelReference
+from bus_core.model.resources import Channel, ResourceKey, Subscription, from_object
+
+
+def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[ManifestError]]:
+    """Everything that is wrong with the manifests in files and folders, taken together.
+
+    Returns:
+        The resources that were found, and the errors; a path without any resource is an error too.
+    """
+    documents: list[Document] = []
+    errors: list[ManifestError] = []
+    for path in paths:
+        if path.is_dir():
+            folder = read_folder(path)
+        elif path.exists():
+            folder = Folder(path, (read_file(path),))
+        else:
+            errors.append(ManifestError("there is no such file or folder", path=str(path)))
+            continue
+        if not folder.documents and not folder.errors:
+            errors.append(ManifestError("holds no resource of channels.knative.dev", path=str(path)))
+        documents += folder.documents
+        errors += folder.errors
+    # With a broken file in sight nobody can say that a resource is missing.
+    dangling = [] if errors else list(_dangling(documents))
+    unusable = [document.error(problem) for document in documents for problem in _unusable(document)]
+    return [document.key for document in documents], errors + dangling + unusable
+
+
+def _dangling(documents: list[Document]) -> Iterable[ManifestError]:
+    keys = {document.key for document in documents}
+    buses = any(key.kind in ("Bus", "ClusterBus") for key in keys)
+    for document in documents:
+        resource = from_object(document.data)
+        if isinstance(resource, Channel) and buses:
+            bus = resource.bus
+            key = ResourceKey("Bus" if bus.namespace else "ClusterBus", bus.namespace, bus.name)
+            if key not in keys:
+                field = "bus" if bus.namespace else "clusterBus"
+                yield document.error(Problem(("spec", field), f"there is no {key}"))
+        if isinstance(resource, Subscription):
+            key = ResourceKey("Channel", resource.namespace, resource.spec.channel)
+            if key not in keys:
+                yield document.error(Problem(("spec", "channel"), f"there is no {key}"))
+
+
+def _unusable(document: Document) -> Iterable[Problem]:
+    """Destinations that a running bus refuses for good: its senders would get 202, and the subscriber nothing."""
+    resource = from_object(document.data)
+    if not isinstance(resource, Channel | Subscription):
+        return
+    channel = resource.reference if isinstance(resource, Channel) else resource.channel
+    spec = document.data["spec"]
+    for path, text, read in (
+        (("subscriber",), spec.get("subscriber"), _read_destination),
+        (("replyTo",), spec.get("replyTo"), _read_destination),
+        (("delivery", "deadLetterSink"), resource.spec.delivery.dead_letter_sink, parse_sink),
+    ):
+        try:
+            if text:
+                read(text, channel)
+        except DestinationError as error:
+            yield Problem(("spec", *path), str(error))
+
+
+def _read_destination(text: str, channel: ChannelReference) -> Destination:
+    return parse_destination(text, channel.namespace)

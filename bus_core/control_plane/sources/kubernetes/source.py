@@ -1,0 +1,278 @@
+"""`KubernetesSource`: what the monitor needs of a cluster, through reflectors and guarded writes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bus_core.control_plane.cluster import (
+    BUSES,
+    CHANNELS,
+    CLUSTER_BUSES,
+    SERVICES,
+    SUBSCRIPTIONS,
+    Api,
+    ApiError,
+    ClusterClient,
+)
+from bus_core.control_plane.cluster.reflector import SILENCE, Reflector
+from bus_core.control_plane.sources import Change, OnChange
+from bus_core.control_plane.sources.kubernetes.events import EventRecorder
+from bus_core.control_plane.sources.kubernetes.services import LABEL_BUS, ServiceName, Services
+from bus_core.model.conditions import Condition, merge_conditions
+from bus_core.model.errors import ForbiddenError, TemporaryError
+from bus_core.model.references import BusReference
+from bus_core.model.resources import Channel, Kind, Resource, ResourceKey, from_object
+from bus_core.telemetry import get_logger
+
+APIS: dict[Kind, Api] = {
+    "Bus": BUSES,
+    "ClusterBus": CLUSTER_BUSES,
+    "Channel": CHANNELS,
+    "Subscription": SUBSCRIPTIONS,
+}
+
+_LAST_WAIT = 0.5
+
+log = get_logger(__name__)
+
+
+class KubernetesSource:
+    """A `Source` on a cluster's API server. See `bus_core.control_plane.sources.Source` for its methods.
+
+    A namespaced Bus needs nothing outside its namespace: every list and watch is one of that namespace.
+
+    Args:
+        client: for the API server.
+        bus: whose resources count.
+        component: names this program in Events.
+        service: of the pods that receive events; by default `BUS-bus` in the Bus's namespace.
+        provisions: whether this process plays the provisioner's role, and so watches and writes Services.
+        silence: seconds without a byte until a watch counts as lost.
+    """
+
+    def __init__(
+        self,
+        client: ClusterClient,
+        bus: BusReference,
+        *,
+        component: str = "bus-core",
+        service: ServiceName | None = None,
+        provisions: bool = True,
+        silence: float = SILENCE,
+    ) -> None:
+        self.synced = threading.Event()
+        self._client = client
+        self._bus = bus
+        self._events = EventRecorder(client, component)
+        self._services = Services(client, bus, service or ServiceName(f"{bus.name}-bus", bus.namespace or "default"))
+        self._now: dict[ResourceKey, Resource] = {}
+        self._written: dict[str, _Written] = {}
+        self._lock = threading.Lock()
+        self._telling = threading.Lock()
+        self._on_change: OnChange | None = None
+        self._stop = threading.Event()
+        self._given_up = False
+        kind: Kind = "Bus" if bus.namespace else "ClusterBus"
+        just_it = {"fieldSelector": f"metadata.name={bus.name}"}
+        watched: list[tuple[Kind, dict[str, str]]] = [(kind, just_it), ("Channel", {}), ("Subscription", {})]
+        self._reflectors = [
+            self._reflector(str(APIS[kind]), APIS[kind].path(bus.namespace), self._on_object(kind), query, silence)
+            for kind, query in watched
+        ]
+        if provisions:
+            # One watch for the channels' Services and the bus's own: an unwell server is asked no more than for others.
+            ours = {"labelSelector": f"{LABEL_BUS}={bus.name}"}
+            self._reflectors.append(
+                self._reflector("services", SERVICES.path(bus.namespace), self._on_service, ours, silence)
+            )
+
+    def run(self, on_change: OnChange, stop: threading.Event) -> None:
+        self._on_change, self._stop = on_change, stop
+        self._events.start()
+        threads = [
+            threading.Thread(target=reflector.run, args=(stop.wait,), name=f"watch {reflector.what}", daemon=True)
+            for reflector in self._reflectors
+        ]
+        for thread in threads:
+            thread.start()
+        while not stop.wait(0.02 if not self.synced.is_set() else None):
+            if all(reflector.synced.is_set() for reflector in self._reflectors):
+                self.synced.set()
+        for reflector in self._reflectors:
+            reflector.stop()
+        end = time.monotonic() + _LAST_WAIT
+        for thread in threads:
+            # One that hangs in a list ends by its own time limit, and is not heard any more.
+            thread.join(max(end - time.monotonic(), 0.0))
+        with self._telling:
+            self._on_change = None
+        self._events.stop()
+
+    def problems(self) -> list[str]:
+        return [f"{reflector.what}: {reflector.problem}" for reflector in self._reflectors if reflector.problem]
+
+    def add_finalizer(self, resource: Resource, finalizer: str) -> None:
+        resource = self._newest(resource)
+        if finalizer not in resource.metadata.finalizers:
+            self._patch(resource, {"finalizers": [*resource.metadata.finalizers, finalizer]})
+
+    def remove_finalizer(self, resource: Resource, finalizer: str) -> None:
+        resource = self._newest(resource)
+        if finalizer in resource.metadata.finalizers:
+            kept = [name for name in resource.metadata.finalizers if name != finalizer]
+            self._patch(resource, {"finalizers": kept}, gone_is_fine=True)
+
+    def write_conditions(self, resource: Resource, conditions: Sequence[Condition]) -> None:
+        resource = self._newest(resource)
+        generation = resource.metadata.generation
+        merged = merge_conditions(resource.conditions, conditions, dt.datetime.now(dt.UTC))
+        if merged == resource.conditions and resource.observed_generation == generation:
+            return
+        status = {
+            "observedGeneration": generation,
+            "conditions": [condition.to_object() for condition in merged],
+        }
+        self._patch(resource, {}, status=status, gone_is_fine=True)
+
+    def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
+        say = log.warning if warning else log.info
+        say(message, resource=str(resource.key), reason=reason)
+        self._events.record(resource, reason, message, warning=warning)
+
+    def reach(self, resource: Resource) -> Sequence[Condition]:
+        if isinstance(resource, Channel):
+            return [self._services.serve(resource), self._services.route()]
+        return [self._services.serviceable()]
+
+    def unreach(self, channel: Channel) -> None:
+        self._services.remove(channel)
+
+    # Writes, each on the very version that the decision was made from.
+
+    def _patch(
+        self, resource: Resource, meta: dict[str, Any], *, status: Any = None, gone_is_fine: bool = False
+    ) -> None:
+        """Patch one version of a resource; its status if one is given."""
+        if self._given_up:
+            raise TemporaryError(f"{resource.key}: the API server does not answer, and the monitor is stopping")
+        at = resource.metadata
+        path = APIS[resource.kind].path(at.namespace, at.name, "status" if status is not None else "")
+        body: dict[str, Any] = {"metadata": {"uid": at.uid, "resourceVersion": at.resource_version, **meta}}
+        if status is not None:
+            body["status"] = status
+        try:
+            answer = self._client.merge(path, body)
+        except ApiError as error:
+            if error.status == 404 and gone_is_fine:
+                return
+            # One write without an answer is enough for a stop to wait for.
+            self._given_up = self._given_up or (error.status == 0 and self._stop.is_set())
+            raise as_error(error, resource) from None
+        with self._lock:
+            now = self._now.get(resource.key)
+            if now is None or now.uid != at.uid:
+                return  # the watch has brought its end meanwhile
+            before = self._written.get(at.uid)
+            ours = before is not None and before.now.metadata.resource_version == at.resource_version
+            versions = before.versions if before is not None and ours else set()
+            self._written[at.uid] = _Written({*versions, at.resource_version}, from_object(answer))
+
+    def _newest(self, resource: Resource) -> Resource:
+        """The version that our own writes made of this one, if the watch has not brought it yet."""
+        with self._lock:
+            written = self._written.get(resource.uid)
+        return (
+            written.now if written is not None and resource.metadata.resource_version in written.versions else resource
+        )
+
+    # What the reflectors bring.
+
+    def _reflector(
+        self, what: str, path: str, on_object: Callable[[str, dict[str, Any]], None], query: Any, silence: float
+    ) -> Reflector:
+        return Reflector(self._client, what, path, on_object, query=query, silence=silence)
+
+    def _on_object(self, kind: Kind) -> Callable[[str, dict[str, Any]], None]:
+        def take(event: str, item: dict[str, Any]) -> None:
+            meta = item["metadata"]
+            key = ResourceKey(kind, meta.get("namespace") or "", meta["name"])
+            with self._lock:
+                if event == "DELETED":
+                    gone = self._now.pop(key, None)
+                    if gone is not None:
+                        self._written.pop(gone.uid, None)
+                    resource = None
+                else:
+                    resource = self._now[key] = from_object({**item, "kind": kind})
+                    written = self._written.get(resource.uid)
+                    if written is not None and resource.metadata.resource_version not in written.versions:
+                        del self._written[resource.uid]  # it has come round, or somebody else has written since
+            self._tell(Change(key, resource))
+
+        return take
+
+    def _on_service(self, event: str, item: dict[str, Any]) -> None:
+        if self._services.is_front(item):
+            self._on_front(event)
+            return
+        channel = self._services.take(event, item)
+        if channel is not None:
+            self._again(ResourceKey("Channel", channel.namespace, channel.name))
+
+    def _on_front(self, event: str) -> None:
+        if self._services.take_front(event):
+            with self._lock:
+                keys = list(self._now)
+            for key in keys:
+                if key.kind != "Subscription":
+                    self._again(key)
+
+    def _again(self, key: ResourceKey) -> None:
+        """Have a resource looked at once more, though it has not changed itself."""
+        with self._lock:
+            resource = self._now.get(key)
+        if resource is not None:
+            self._tell(Change(key, resource))
+
+    def _tell(self, change: Change) -> None:
+        with self._telling:
+            if self._on_change is not None:
+                self._on_change(change)
+
+
+class _Written:
+    """What our own writes made of a resource: any of `versions` is superseded by `now`."""
+
+    __slots__ = ("now", "versions")
+
+    def __init__(self, versions: set[str], now: Resource) -> None:
+        self.versions = versions
+        self.now = now
+
+
+def as_error(error: ApiError, resource: Resource) -> TemporaryError:
+    """What a refused write means for a reconcile."""
+    if error.status == 403:
+        return ForbiddenError(str(error), retry_after=5.0)
+    after = error.retry_after or (0.0 if error.status == 409 else 1.0)
+    return TemporaryError(f"{resource.key}: {error}", retry_after=after)
+
+
+def read_bus(client: ClusterClient, bus: BusReference) -> Resource | None:
+    """The Bus or ClusterBus itself, or None where there is none.
+
+    Raises:
+        ApiError: the server refused, or did not answer.
+    """
+    kind: Kind = "Bus" if bus.namespace else "ClusterBus"
+    try:
+        found = client.get(APIS[kind].path(bus.namespace, bus.name))
+    except ApiError as error:
+        if error.status == 404 and error.reason == "NotFound":
+            return None
+        raise
+    return from_object({**found, "kind": kind})

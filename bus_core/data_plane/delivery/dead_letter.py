@@ -1,0 +1,65 @@
+"""What a dead letter says: the event as it was, with headers that tell what became of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import urllib.parse
+
+from bus_core.model.errors import DeadlineError, DispatchError, ResponseError
+from bus_core.model.message import HOPS_HEADER, Message
+
+MAX_DATA = 1024
+"""How many bytes of the subscriber's answer travel with a dead letter."""
+
+_PREFIX = "ce-knativeerror"
+
+
+class LoopError(DispatchError):
+    """More replies led to this event than are allowed."""
+
+
+class StalledError(DispatchError):
+    """The lane was full and had no success for too long: the event was not tried at all."""
+
+
+def reason(error: DispatchError) -> str:
+    """One word for why a delivery failed, as metrics, logs and dead letters say it."""
+    kinds: list[tuple[type[DispatchError], str]] = [
+        (LoopError, "loop"),
+        (StalledError, "stalled"),
+        (ResponseError, "status"),
+        (DeadlineError, "timeout"),
+    ]
+    return next((word for kind, word in kinds if isinstance(error, kind)), "network")
+
+
+def dead_letter(
+    message: Message, destination: str, error: DispatchError, attempts: int, first: dt.datetime, last: dt.datetime
+) -> Message:
+    """The message with Knative's error extensions and ours, one hop further. Values are percent-encoded as the
+    CloudEvents HTTP binding asks (section 3.1.3.2), which also makes an answer's text safe in a header."""
+    data = error.body if isinstance(error, ResponseError) else str(error).encode()
+    facts = {
+        "dest": _safe(destination.encode()),
+        "data": _safe(data[:MAX_DATA]),
+        "reason": reason(error),
+        "attempts": str(attempts),
+        "first": _stamp(first),
+        "last": _stamp(last),
+    }
+    if isinstance(error, ResponseError):
+        facts["code"] = str(error.status)
+    headers = {**message.headers, **{_PREFIX + name: value for name, value in facts.items()}}
+    return Message({**headers, HOPS_HEADER: str(message.hops + 1)}, message.payload)
+
+
+def is_dead_letter(message: Message) -> bool:
+    return _PREFIX + "dest" in message.headers
+
+
+def _safe(data: bytes) -> str:
+    return urllib.parse.quote(data, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~")
+
+
+def _stamp(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,22 @@
+"""What a subscription may not ask for, found out before its lane opens."""
+
+from __future__ import annotations
+
+from bus_core.data_plane.delivery.lane import Target
+from bus_core.model.destination import parse_destination, parse_sink
+from bus_core.model.errors import DestinationError, PermanentError
+
+
+def check(target: Target) -> None:
+    """Look at every destination of a subscription.
+
+    Raises:
+        PermanentError: one cannot be used, or dead letters would go to the channel they come from.
+    """
+    try:
+        for destination in filter(None, (target.subscriber, target.reply_to)):
+            parse_destination(destination, target.channel.namespace)
+        if target.spec.dead_letter_sink:
+            parse_sink(target.spec.dead_letter_sink, target.channel)
+    except DestinationError as error:
+        raise PermanentError(str(error)) from None

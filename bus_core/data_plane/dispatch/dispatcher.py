@@ -1,0 +1,183 @@
+"""MessageDispatcher: one POST of one event to one destination, and what becomes of its reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from bus_core.data_plane.dispatch.connection import PlainConnection
+from bus_core.data_plane.dispatch.encoding import Encoded, encode
+from bus_core.data_plane.dispatch.pool import Pool, Pools
+from bus_core.data_plane.dispatch.reply import Reply
+from bus_core.model.destination import is_single_label, parse_destination
+from bus_core.model.errors import DispatchError, ReplyError, ResponseError
+from bus_core.model.headers import ForwardedHeaders
+from bus_core.model.message import HOPS_HEADER, DispatchDefaults, Message
+from bus_core.model.references import DEFAULT_NAMESPACE
+
+_NO_DEFAULTS = DispatchDefaults()
+
+
+class Route:
+    """One destination made ready: nothing is looked up or formatted per event. Made by `MessageDispatcher.route`, of
+    use only with that dispatcher, safe to share between threads.
+
+    Attributes:
+        destination: the URL that events are sent to.
+    """
+
+    __slots__ = ("destination", "pool", "prefix")
+
+    def __init__(self, destination: str, pool: Pool, prefix: bytes) -> None:
+        self.destination = destination
+        self.pool = pool
+        self.prefix = prefix
+
+    def __repr__(self) -> str:
+        return f"Route({self.destination!r})"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an open connection that nobody uses, and that can be used without a thread."""
+        return self.pool.has_open
+
+
+class MessageDispatcher:
+    """Sends events over HTTP. Never follows a redirect, never sends twice, never undoes a content-encoding.
+
+    Requests go straight to their destination: proxies that the environment names are not used, because most
+    destinations are names that only the cluster knows. Certificates are checked against the system's trust store.
+
+    Args:
+        timeout: seconds for a whole exchange, from connecting to the last byte of the answer.
+        max_reply_bytes: most bytes of a reply's body.
+        forwarded: the rule which headers travel; None for the standard one.
+        local: tells where a channel of this bus listens: given a single-label name and a namespace, a URL and the Host
+            header to send there, or None for a name that is no channel of this bus. Asked anew for each route.
+        max_connections: idle connections kept per host. It does not bound those in use: callers do.
+
+    Thread-safe. `close` it when done.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 30.0,
+        max_reply_bytes: int = 1 << 20,
+        forwarded: ForwardedHeaders | None = None,
+        local: Callable[[str, str], tuple[str, str] | None] | None = None,
+        max_connections: int = 64,
+    ) -> None:
+        self._timeout = timeout
+        self._max_reply_bytes = max_reply_bytes
+        self._forwarded = forwarded or ForwardedHeaders()
+        self._local = local
+        self._pools = Pools(max_connections)
+
+    def dispatch_message(
+        self, message: Message, destination: str = "", defaults: DispatchDefaults = _NO_DEFAULTS
+    ) -> None:
+        """Send an event, and its reply, if it has a body, on to `defaults.reply_to`.
+
+        Args:
+            message: the event. Only forwarded headers are sent.
+            destination: a DNS name or an http(s) URL; empty: the event itself goes to `defaults.reply_to`.
+            defaults: `namespace` completes names of a single label; an empty `reply_to` drops replies.
+
+        Raises:
+            InvalidMessageError: a header cannot be sent.
+            ResponseError: the destination answered with anything but 2xx.
+            DispatchError: it could not be reached or gave no complete answer in time (see `bus_core.model.errors`).
+            ReplyError: the event arrived and its reply did not.
+        """
+        if not destination:
+            if defaults.reply_to:
+                self.send(self.route(defaults.reply_to, defaults.namespace), message)
+            return
+        answer = self.send(self.route(destination, defaults.namespace), message)
+        reply = self.reply_to_message(answer, message)
+        if reply is None or not defaults.reply_to:
+            return
+        try:
+            self.send(self.route(defaults.reply_to, defaults.namespace), reply)
+        except DispatchError as error:
+            raise ReplyError(reply, defaults.reply_to, error) from error
+
+    def route(self, destination: str, namespace: str = DEFAULT_NAMESPACE) -> Route:
+        """Make a destination ready. Keep the result for as long as the subscription stays as it is.
+
+        Raises:
+            DestinationError: neither a DNS name nor an http(s) URL. Whether the name resolves shows when sending.
+        """
+        namespace = namespace or DEFAULT_NAMESPACE
+        channel = self._local(destination, namespace) if self._local and is_single_label(destination) else None
+        if channel is None:
+            parsed = parse_destination(destination, namespace)
+        else:
+            url, host_header = channel
+            parsed = replace(parse_destination(url), authority=host_header)
+        prefix = f"POST {parsed.target} HTTP/1.1\r\nhost: {parsed.authority}\r\n".encode()
+        return Route(parsed.url, self._pools.of(parsed), prefix)
+
+    def send(self, route: Route, event: Message | Encoded, *, timeout: float | None = None) -> Reply:
+        """One POST.
+
+        Args:
+            route: from this dispatcher's `route`.
+            event: of a Message only the forwarded headers are sent; an Encoded goes as it is.
+            timeout: seconds for the whole exchange; None for the dispatcher's own.
+
+        Raises:
+            InvalidMessageError: a header of the Message cannot be sent.
+            ResponseError: the destination answered with anything but 2xx.
+            DestinationError: its name does not resolve.
+            DeadlineError: no complete answer in time.
+            DispatchError: network, TLS or protocol failed, or the reply is larger than the cap.
+        """
+        reply = route.pool.exchange(
+            route.destination,
+            route.prefix,
+            event if isinstance(event, Encoded) else encode(event, self._forwarded),
+            self._timeout if timeout is None else timeout,
+            self._max_reply_bytes,
+        )
+        return _judged(route, reply)
+
+    def start(self, connection: PlainConnection, route: Route, event: Encoded) -> None:
+        """Begin one POST on an open connection of the route's pool, and never wait: the steps of `send` for whoever
+        waits for many sockets at once. The deadline is the caller's to keep.
+
+        Raises:
+            OSError: the connection is of no use.
+        """
+        connection.start(route.prefix, event)
+
+    def go_on(self, connection: PlainConnection, route: Route) -> Reply | None:
+        """The answer to what was started, once it is complete; None before. Call it when the socket is ready.
+
+        Raises:
+            DispatchError: as `send` does.
+        """
+        reply = connection.go_on(route.destination, self._max_reply_bytes)
+        return None if reply is None else _judged(route, reply)
+
+    def reply_to_message(self, reply: Reply, origin: Message) -> Message | None:
+        """The event that a reply is: its body and its own forwarded headers; None if the body is empty.
+
+        `knative-hops` is one more than the origin's, whatever the subscriber sent: it is what ends a loop of replies.
+        """
+        if not reply.body:
+            return None
+        headers = {name: value for name, value in reply.headers.items() if name in self._forwarded}
+        headers[HOPS_HEADER] = str(origin.hops + 1)
+        return Message(headers, reply.body)
+
+    def close(self) -> None:
+        """Close idle connections now and the others when their exchange ends; nothing can be sent from then on."""
+        self._pools.close()
+
+
+def _judged(route: Route, reply: Reply) -> Reply:
+    if 200 <= reply.status < 300:
+        return reply
+    raise ResponseError(route.destination, reply.status, dict(reply.headers), reply.body)

@@ -1,6 +1,0 @@
-"""Delivery: every accepted event is delivered, dead-lettered, or counted and logged with its reason."""
-
-from bus_core.delivery.delivery import Delivery
-from bus_core.delivery.lane import LaneLimits, Target
-
-__all__ = ["Delivery", "LaneLimits", "Target"]

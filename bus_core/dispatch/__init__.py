@@ -1,8 +1,0 @@
-"""Sends events over HTTP: one POST, one deadline, one complete answer. The sole importer of urllib3 and httptools."""
-
-from bus_core.dispatch.connection import PlainConnection
-from bus_core.dispatch.dispatcher import MessageDispatcher, Route
-from bus_core.dispatch.encoding import FRAMING_HEADERS, Encoded, encode
-from bus_core.dispatch.reply import Reply
-
-__all__ = ["FRAMING_HEADERS", "Encoded", "MessageDispatcher", "PlainConnection", "Reply", "Route", "encode"]

@@ -1,0 +1,164 @@
+"""Reads a destination: a DNS name (NAME, NAME.NAMESPACE, with or without :PORT) or an http(s) URL. No network."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bus_core.model.errors import DestinationError, InvalidMessageError
+from bus_core.model.references import DEFAULT_NAMESPACE, MAX_HOST_LENGTH, ChannelReference
+
+CLUSTER_SUFFIX = "svc.cluster.local"
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_AUTHORITY_END = re.compile(r"[/?]")
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a request goes.
+
+    Attributes:
+        scheme: `http` or `https`.
+        host: a DNS name in lower case or an IP address (IPv6 without brackets): what is connected to.
+        port: 1 to 65535.
+        target: path and query, as the request line carries them.
+        authority: the Host header: brackets around IPv6, no port where it is the scheme's own.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    authority: str
+
+    @property
+    def url(self) -> str:
+        """The target URI as the receiver of the request sees it (RFC 9110, section 7.1)."""
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+
+@lru_cache(maxsize=1024)
+def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destination:
+    """Read a destination. A name of a single label becomes NAME.NAMESPACE.svc.cluster.local; a URL stays as it is.
+
+    Raises:
+        DestinationError: it is neither a DNS name nor an http(s) URL, or has user information or a fragment.
+    """
+    if not text:
+        raise DestinationError("the destination is empty: write a DNS name or an http(s) URL")
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise DestinationError(
+            f"the destination {_shown(text)} holds a blank, a control character or a letter outside ASCII:"
+            " write them percent-encoded, and a host name in its xn-- form"
+        )
+    if "#" in text:
+        raise _refused(text, "has a fragment (#), which is never sent: leave it out")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+    scheme = scheme.lower()
+    if scheme not in DEFAULT_PORTS:
+        raise _refused(text, "has a scheme other than http and https")
+    authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+    target = rest[len(authority) :]
+    if "@" in authority:
+        raise _refused(text, "holds user information (USER@HOST), which is not supported: leave it out")
+    if not separator and target:
+        raise _refused(text, "is no DNS name; if a URL is meant, write http:// before it")
+    host, port = _split(text, authority, scheme)
+    if not separator and is_single_label(host):
+        host = f"{host}.{namespace or DEFAULT_NAMESPACE}.{CLUSTER_SUFFIX}".lower()
+    _check_host(text, host)
+    shown_host = f"[{host}]" if ":" in host else host
+    shown_port = "" if port == DEFAULT_PORTS[scheme] else f":{port}"
+    return Destination(
+        scheme, host, port, target if target.startswith("/") else f"/{target}", f"{shown_host}{shown_port}"
+    )
+
+
+def parse_sink(text: str, channel: ChannelReference) -> Destination:
+    """Read the dead-letter sink of a channel's events.
+
+    Raises:
+        DestinationError: it is no destination, or the channel itself.
+    """
+    sink = parse_destination(text, channel.namespace)
+    try:
+        leads_back = ChannelReference.from_host(sink.authority) == channel
+    except InvalidMessageError:
+        leads_back = False
+    if leads_back:
+        raise DestinationError(
+            f"deadLetterSink {text!r} is the channel {channel} itself: its dead letters would come back; "
+            "name another channel or an address outside the bus"
+        )
+    return sink
+
+
+def is_single_label(name: str) -> bool:
+    """Whether a name is to be completed with a namespace: no dot, no address, no port, and not `localhost`."""
+    return not any(character in name for character in ".:[/?#@") and bool(name) and name.lower() != "localhost"
+
+
+def is_localhost(host: str) -> bool:
+    """Whether a name is this machine by definition: `localhost` or `*.localhost` (RFC 6761, section 6.3)."""
+    name = host.rstrip(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _split(text: str, authority: str, scheme: str) -> tuple[str, int]:
+    """Host in lower case and port."""
+    if authority.startswith("["):
+        host, bracket, rest = authority[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+        if not bracket or colon not in ("", ":") or ":" not in host:
+            raise _refused(text, "has an unfinished IPv6 address: write [::1] or [::1]:8080")
+    else:
+        host, colon, port = authority.partition(":")
+        if ":" in port:
+            raise _refused(text, "has more than one colon: write an IPv6 address in brackets, such as [::1]:8080")
+    if not host:
+        raise _refused(text, "names no host")
+    if not colon:
+        return host.lower(), DEFAULT_PORTS[scheme]
+    if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
+        raise _refused(text, "has a port that is no number from 1 to 65535")
+    return host.lower(), int(port)
+
+
+def _check_host(text: str, host: str) -> None:
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise _refused(text, "has no valid IPv6 address between its brackets") from None
+        if "%" in host:
+            raise _refused(text, "has an IPv6 zone, which is not supported")
+        return
+    labels = host.removesuffix(".").split(".")
+    if len(host) > MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
+        raise _refused(text, "is no DNS name and no http(s) URL")
+    if labels[-1].isdigit():
+        # Resolvers read 127.1 or 0177.0.0.1 as addresses in surprising ways: only the plain form is taken.
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise _refused(text, "ends in a number but is no IPv4 address") from None
+
+
+def _refused(text: str, problem: str) -> DestinationError:
+    return DestinationError(f"the destination {_shown(text)} {problem}")
+
+
+def _shown(text: str) -> str:
+    """Short, and without what may be a password: the text goes into logs and answers."""
+    before, at, after = text.rpartition("@")
+    if at:
+        scheme, separator, _ = before.partition("://")
+        text = f"{scheme}{separator}...@{after}" if separator else f"...@{after}"
+    return repr(text if len(text) <= 100 else f"{text[:100]}...")

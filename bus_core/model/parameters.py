@@ -1,0 +1,51 @@
+"""Parameters that a driver or a Bus declares, and how a resource's arguments are resolved against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bus_core.model.errors import ParameterError
+
+ParameterScope = Literal["channel", "subscription"]
+
+ResolvedParameters = Mapping[str, str]
+"""Values by name: the driver's default < the Bus's default < the argument of the resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter that a driver or a Bus understands. Without a default it is required."""
+
+    name: str
+    description: str = ""
+    default: str | None = None
+    scope: ParameterScope = "channel"
+
+
+def resolve_parameters(
+    scope: ParameterScope, *declared: Iterable[Parameter], arguments: Mapping[str, str]
+) -> tuple[ResolvedParameters, list[str]]:
+    """Resolve `arguments` against what is declared; a later declaration overrides an earlier one's default.
+
+    Returns:
+        The values by name, and the names of arguments that nobody declares (skipped; the caller warns).
+
+    Raises:
+        ParameterError: required parameters have no value; the text names them all.
+    """
+    defaults: dict[str, str | None] = {}
+    for declarations in declared:
+        for parameter in declarations:
+            if parameter.scope == scope:
+                inherited = defaults.get(parameter.name)
+                defaults[parameter.name] = inherited if parameter.default is None else parameter.default
+    known = {name: value for name, value in arguments.items() if name in defaults}
+    values = {name: known.get(name, default) for name, default in defaults.items()}
+    missing = sorted(name for name, value in values.items() if value is None)
+    if missing:
+        named = ", ".join(missing)
+        raise ParameterError(f"required {scope} parameters have no value: {named}; give each in spec.arguments")
+    resolved = {name: value for name, value in values.items() if value is not None}
+    return resolved, sorted(set(arguments) - set(known))

@@ -1,0 +1,320 @@
+"""The resources a bus reads: Bus, ClusterBus, Channel, Subscription, and their DeliverySpec.
+
+Immutable views of `channels.knative.dev/v1alpha1` objects, whether they come from a folder or from a cluster. They are
+built from objects that the CRD schema has already accepted, so `from_object` reads and does not judge.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal, Self
+
+from pydantic import TypeAdapter
+
+from bus_core.model.conditions import Condition
+from bus_core.model.parameters import Parameter, ParameterScope
+from bus_core.model.references import DEFAULT_NAMESPACE, BusReference, ChannelReference, SubscriptionReference
+
+GROUP = "channels.knative.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+DISPATCHER: Final = "dispatcher"
+PROVISIONER: Final = "provisioner"
+Role = Literal["dispatcher", "provisioner"]
+
+Kind = Literal["Bus", "ClusterBus", "Channel", "Subscription"]
+
+_duration = TypeAdapter(dt.timedelta)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceKey:
+    """Names one resource among all kinds; a ClusterBus has an empty namespace."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The part of ObjectMeta that a bus uses. `deleted` says that a deletionTimestamp is set."""
+
+    name: str
+    namespace: str = DEFAULT_NAMESPACE
+    uid: str = ""
+    generation: int = 1
+    resource_version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    finalizers: tuple[str, ...] = ()
+    deleted: bool = False
+
+    @classmethod
+    def from_object(cls, meta: Mapping[str, Any], *, namespaced: bool = True) -> Self:
+        return cls(
+            name=meta["name"],
+            namespace=(meta.get("namespace") or DEFAULT_NAMESPACE) if namespaced else "",
+            uid=meta.get("uid") or "",
+            generation=int(meta.get("generation") or 1),
+            resource_version=meta.get("resourceVersion") or "",
+            labels=dict(meta.get("labels") or {}),
+            annotations=dict(meta.get("annotations") or {}),
+            finalizers=tuple(meta.get("finalizers") or ()),
+            deleted=bool(meta.get("deletionTimestamp")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySpec:
+    """How delivery is tried and where it gives up (Knative's DeliverySpec). Durations are seconds; None: not said."""
+
+    retry: int | None = None
+    backoff_policy: Literal["linear", "exponential"] | None = None
+    backoff_delay: float | None = None
+    timeout: float | None = None
+    retry_after_max: float | None = None
+    dead_letter_sink: str | None = None
+
+    @classmethod
+    def from_object(cls, data: Mapping[str, Any] | None) -> Self:
+        data = data or {}
+        return cls(
+            retry=data.get("retry"),
+            backoff_policy=data.get("backoffPolicy"),
+            backoff_delay=_seconds(data.get("backoffDelay")),
+            timeout=_seconds(data.get("timeout")),
+            retry_after_max=_seconds(data.get("retryAfterMax")),
+            dead_letter_sink=data.get("deadLetterSink"),
+        )
+
+    def over(self, other: DeliverySpec) -> DeliverySpec:
+        """This spec, with the fields it does not say taken from `other`."""
+        mine = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(other, **{name: value for name, value in mine.items() if value is not None})
+
+
+DELIVERY_DEFAULTS = DeliverySpec(
+    retry=5, backoff_policy="exponential", backoff_delay=0.2, timeout=30.0, retry_after_max=60.0, dead_letter_sink=None
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BusSpec:
+    """`driver` is an entry-point name, empty when the Bus leaves it to the command line."""
+
+    driver: str = ""
+    parameters: tuple[Parameter, ...] = ()
+
+    @classmethod
+    def from_object(cls, data: Mapping[str, Any] | None) -> Self:
+        data = data or {}
+        declared: list[Parameter] = []
+        scopes: tuple[ParameterScope, ...] = ("channel", "subscription")
+        for scope in scopes:
+            for item in (data.get("parameters") or {}).get(scope) or ():
+                declared.append(Parameter(item["name"], item.get("description") or "", item.get("default"), scope))
+        return cls(driver=data.get("driver") or "", parameters=tuple(declared))
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSpec:
+    """Exactly one of `bus` and `cluster_bus` is set."""
+
+    bus: str = ""
+    cluster_bus: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    delivery: DeliverySpec = DeliverySpec()
+
+    @classmethod
+    def from_object(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            bus=data.get("bus") or "",
+            cluster_bus=data.get("clusterBus") or "",
+            arguments=_arguments(data.get("arguments")),
+            delivery=DeliverySpec.from_object(data.get("delivery")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionSpec:
+    """`channel` is a name in the subscription's own namespace; `subscriber` and `reply_to` are destinations."""
+
+    channel: str
+    subscriber: str = ""
+    reply_to: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    delivery: DeliverySpec = DeliverySpec()
+
+    @classmethod
+    def from_object(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            channel=data["channel"],
+            subscriber=data.get("subscriber") or "",
+            reply_to=data.get("replyTo") or "",
+            arguments=_arguments(data.get("arguments")),
+            delivery=DeliverySpec.from_object(data.get("delivery")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    """What the four kinds have in common."""
+
+    metadata: Metadata
+    conditions: tuple[Condition, ...] = field(default=(), kw_only=True)
+    observed_generation: int = field(default=0, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        return self.metadata.namespace
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid
+
+    @property
+    def deleted(self) -> bool:
+        return self.metadata.deleted
+
+    def condition(self, type_: str) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.type == type_), None)
+
+    def is_true(self, type_: str) -> bool:
+        condition = self.condition(type_)
+        return condition is not None and condition.status == "True"
+
+    def shows(self, type_: str) -> bool:
+        """Whether a condition is true, and was written for what the resource says now."""
+        return self.is_true(type_) and self.observed_generation == self.metadata.generation
+
+
+@dataclass(frozen=True, slots=True)
+class Bus(_Resource):
+    """A bus for the channels of its own namespace that name it."""
+
+    spec: BusSpec = field(kw_only=True, default=BusSpec())
+    kind: Kind = field(default="Bus", init=False)
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(self.kind, self.namespace, self.name)
+
+    @property
+    def reference(self) -> BusReference:
+        return BusReference(self.name, self.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterBus(_Resource):
+    """A bus for channels of any namespace."""
+
+    spec: BusSpec = field(kw_only=True, default=BusSpec())
+    kind: Kind = field(default="ClusterBus", init=False)
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(self.kind, "", self.name)
+
+    @property
+    def reference(self) -> BusReference:
+        return BusReference(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel(_Resource):
+    """A named place to send events to, backed by one bus."""
+
+    spec: ChannelSpec = field(kw_only=True)
+    kind: Kind = field(default="Channel", init=False)
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(self.kind, self.namespace, self.name)
+
+    @property
+    def reference(self) -> ChannelReference:
+        return ChannelReference(self.name, self.namespace)
+
+    @property
+    def bus(self) -> BusReference:
+        """The bus that backs this channel."""
+        return (
+            BusReference(self.spec.cluster_bus)
+            if self.spec.cluster_bus
+            else BusReference(self.spec.bus, self.namespace)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription(_Resource):
+    """Sends every event of a channel to a subscriber."""
+
+    spec: SubscriptionSpec = field(kw_only=True)
+    kind: Kind = field(default="Subscription", init=False)
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(self.kind, self.namespace, self.name)
+
+    @property
+    def reference(self) -> SubscriptionReference:
+        return SubscriptionReference(self.name, self.namespace)
+
+    @property
+    def channel(self) -> ChannelReference:
+        return ChannelReference(self.spec.channel, self.namespace)
+
+
+def effective_delivery(subscription: Subscription, channel: Channel) -> DeliverySpec:
+    """The subscription's rules over the channel's over the defaults, field by field."""
+    return subscription.spec.delivery.over(channel.spec.delivery).over(DELIVERY_DEFAULTS)
+
+
+AnyBus = Bus | ClusterBus
+Resource = Bus | ClusterBus | Channel | Subscription
+
+
+def from_object(data: Mapping[str, Any]) -> Resource:
+    """Read one object of this API group, as a manifest or the API server gives it.
+
+    Raises:
+        KeyError: a kind that is not one of the four, or a required field is missing; the schema rules both out.
+    """
+    kind = data["kind"]
+    meta = Metadata.from_object(data["metadata"], namespaced=kind != "ClusterBus")
+    status = data.get("status") or {}
+    conditions = tuple(Condition.from_object(item) for item in status.get("conditions") or ())
+    observed = int(status.get("observedGeneration") or 0)
+    spec = data.get("spec") or {}
+    if kind == "Channel":
+        return Channel(meta, spec=ChannelSpec.from_object(spec), conditions=conditions, observed_generation=observed)
+    if kind == "Subscription":
+        return Subscription(
+            meta, spec=SubscriptionSpec.from_object(spec), conditions=conditions, observed_generation=observed
+        )
+    if kind == "Bus":
+        return Bus(meta, spec=BusSpec.from_object(spec), conditions=conditions, observed_generation=observed)
+    if kind == "ClusterBus":
+        return ClusterBus(meta, spec=BusSpec.from_object(spec), conditions=conditions, observed_generation=observed)
+    raise KeyError(kind)
+
+
+def _seconds(duration: str | None) -> float | None:
+    """ISO 8601 duration, such as PT0.2S, in seconds."""
+    return None if duration is None else _duration.validate_python(duration).total_seconds()
+
+
+def _arguments(data: Any) -> dict[str, str]:
+    """Arguments as the API writes them: a list of name and value."""
+    return {item["name"]: item["value"] for item in data or ()}

@@ -1,8 +1,0 @@
-"""The cluster source: the API server's resources, watched; status, finalizers, Services and Events, written."""
-
-from __future__ import annotations
-
-from bus_core.sources.kubernetes.services import ServiceName
-from bus_core.sources.kubernetes.source import KubernetesSource, read_bus
-
-__all__ = ["KubernetesSource", "ServiceName", "read_bus"]
