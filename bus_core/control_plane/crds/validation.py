@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from openapi_schema_validator import OAS30Validator
 
 from bus_core.control_plane.crds import schemas
 from bus_core.model.resources import Kind
+from bus_core.model.suggest import did_you_mean
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NAME_RULE = "must be a DNS label of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
@@ -108,8 +108,7 @@ def _unknown_fields(value: Any, schema: Mapping[str, Any], path: tuple[str | int
             if name in known:
                 yield from _unknown_fields(inner, known[name], (*path, name))
                 continue
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            hint = did_you_mean(str(name), known, f"there are {', '.join(known)}")
             yield Problem((*path, name), f"unknown field; {hint}")
     elif isinstance(value, list) and "items" in schema:
         for index, inner in enumerate(value):
