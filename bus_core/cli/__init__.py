@@ -7,10 +7,11 @@ import sys
 
 import click
 
+from bus_core.cli.cluster import crds, manifests
 from bus_core.cli.demo import demo
 from bus_core.cli.run import run
 from bus_core.cli.send import send
-from bus_core.cli.show import crds, manifests, plugins, validate
+from bus_core.cli.show import plugins, validate
 from bus_core.model.errors import BusError, ConfigurationError
 
 FAILURE = 1
