@@ -8,6 +8,7 @@ import sys
 import click
 
 from bus_core.cli.cluster import crds, manifests
+from bus_core.cli.completion import completion
 from bus_core.cli.demo import demo
 from bus_core.cli.run import run
 from bus_core.cli.send import send
@@ -27,7 +28,7 @@ def cli() -> None:
     """Channels and subscriptions over HTTP, with a broker of your choice behind them."""
 
 
-for command in (demo, run, send, validate, plugins, crds, manifests):
+for command in (demo, run, send, validate, plugins, crds, manifests, completion):
     cli.add_command(command)
 
 

@@ -6,22 +6,38 @@ import click
 
 from bus_core import deploy
 from bus_core.control_plane import crds as definitions
+from bus_core.control_plane.crds import editor_schema
 from bus_core.control_plane.crds.validation import DNS_LABEL
+from bus_core.model.errors import ConfigurationError
 
 
 @click.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "jsonschema"]),
+    default="yaml",
+    show_default=True,
+    help="yaml: for a cluster. jsonschema: for an editor (draft-07).",
+)
 @click.option(
     "--delete-all-channels",
     is_flag=True,
     help="Print only the names, for kubectl delete -f -. This deletes every Bus, ClusterBus, Channel and Subscription.",
 )
-def crds(delete_all_channels: bool) -> None:
+def crds(form: str, delete_all_channels: bool) -> None:
     """Print the CustomResourceDefinitions, for kubectl apply -f -. All buses of a cluster share them."""
+    if form == "jsonschema":
+        if delete_all_channels:
+            raise ConfigurationError("--delete-all-channels is for kubectl; leave out --format jsonschema")
+        click.echo(editor_schema.text(), nl=False)
+        return
     if not delete_all_channels:
         click.echo(definitions.text(), nl=False)
         return
     click.echo(
-        "Warning: kubectl delete on this output deletes every Bus, ClusterBus, Channel and Subscription of the cluster.",
+        "Warning: kubectl delete on this output deletes every Bus, ClusterBus, Channel and Subscription"
+        " of the cluster.",
         err=True,
     )
     click.echo(definitions.names_text(), nl=False)

@@ -1,7 +1,7 @@
 """Control plane: the objects that one bus needs in a cluster, made from the base that kustomize reads.
 
-The kinds (CustomResourceDefinitions) are not among them. All buses of a cluster share the kinds, so deleting the objects
-of one bus must not delete a kind: `bus_core.control_plane.crds` has those.
+The kinds (CustomResourceDefinitions) are not among them. All buses of a cluster share the kinds, so deleting the
+objects of one bus must not delete a kind: `bus_core.control_plane.crds` has those.
 """
 
 from __future__ import annotations
