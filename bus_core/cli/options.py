@@ -10,7 +10,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from bus_core.model.errors import ConfigurationError
-from bus_core.settings.settings import ENV_PREFIX, Settings, load_settings
+from bus_core.settings.resolve import load_settings
+from bus_core.settings.settings import ENV_PREFIX, Settings, flag_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +65,7 @@ def read_assignments(assignments: tuple[str, ...]) -> dict[str, dict[str, str]]:
 
 def _option(name: str, info: FieldInfo) -> Callable[[F], F]:
     kind = info.annotation
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_name(name)
     default = "" if info.default in (None, "", False) else f" [default: {info.default}]"
     text = f"{info.description}{default} [{ENV_PREFIX}{name.upper()}]"
     if kind is bool:

@@ -11,7 +11,7 @@ from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
 from bus_core.host.host import run_bus
 from bus_core.host.run_config import StoppedError, plan
-from bus_core.settings.settings import mistyped_variables
+from bus_core.settings.problems import mistyped_variables
 from bus_core.telemetry import get_logger
 
 log = get_logger("bus_core.run")

@@ -27,7 +27,8 @@ from bus_core.driver.loader import DriverClass, driver_names, installed_drivers,
 from bus_core.model.errors import ConfigurationError
 from bus_core.model.references import BusReference
 from bus_core.model.resources import DISPATCHER, PROVISIONER, AnyBus, Bus, Channel, ClusterBus, Role, from_object
-from bus_core.settings.settings import Settings, driver_sections, load_driver_settings
+from bus_core.settings.resolve import driver_sections, load_driver_settings
+from bus_core.settings.settings import Settings
 
 log = telemetry.get_logger(__name__)
 

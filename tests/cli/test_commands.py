@@ -283,7 +283,7 @@ def test_help_says_which_paths_are_files() -> None:
 def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("bind: 'file'\nadmin_bind: 'file'\nlog_level: debug\n")
     program = (
-        "from bus_core.settings.settings import load_settings\n"
+        "from bus_core.settings.resolve import load_settings\n"
         f"s = load_settings({{'config': {str(tmp_path / 'settings.yaml')!r}, 'bind': 'flag'}})\n"
         "print(s.bind, s.admin_bind, s.log_level, s.bus_name)"
     )
