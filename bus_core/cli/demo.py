@@ -23,7 +23,7 @@ from bus_core.cli.options import read_assignments, read_settings, set_option
 from bus_core.cli.subscriber import Arrival, Subscriber
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.host.host import Host, serve_bus
-from bus_core.host.run_config import plan
+from bus_core.host.run_config import make_run_config
 from bus_core.model.errors import BusError
 
 BUS = "default/demo"
@@ -134,14 +134,14 @@ class _Seen:
 @contextlib.contextmanager
 def _running(settings: Any, assignments: tuple[str, ...]) -> Iterator[str]:
     """The bus on a thread of its own, ready; the address of its events."""
-    what = plan(settings, read_assignments(assignments))
+    config = make_run_config(settings, read_assignments(assignments))
     stop = threading.Event()
     started: list[tuple[Host, str]] = []
     failed: list[BaseException] = []
 
     def serve() -> None:
         try:
-            serve_bus(what, stop, lambda host, events, _: started.append((host, events)))
+            serve_bus(config, stop, lambda host, events, _: started.append((host, events)))
         except BaseException as error:
             failed.append(error)
 

@@ -10,7 +10,7 @@ import click
 from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
 from bus_core.host.host import run_bus
-from bus_core.host.run_config import StoppedError, plan
+from bus_core.host.run_config import StoppedError, make_run_config
 from bus_core.settings.problems import mistyped_variables
 from bus_core.telemetry import get_logger
 
@@ -30,20 +30,20 @@ def run(assignments: tuple[str, ...], **flags: Any) -> None:
     for sentence in mistyped_variables():
         log.warning(sentence)
     try:
-        what = plan(settings, read_assignments(assignments))
+        config = make_run_config(settings, read_assignments(assignments))
     except StoppedError:
         return
 
     def announce(events: str, admin: str) -> None:
         log.info(
             "serving",
-            bus=str(what.bus),
-            driver=what.driver.name,
-            roles=list(what.roles),
+            bus=str(config.bus),
+            driver=config.driver.name,
+            roles=list(config.roles),
             events=events and f"http://{events}",
             admin=f"http://{admin}",
             workers=settings.workers,
-            resources=str(what.origin),
+            resources=str(config.origin),
         )
 
-    sys.exit(run_bus(what, announce))
+    sys.exit(run_bus(config, announce))
