@@ -1,4 +1,4 @@
-"""The `bus` command: reads settings, says what happens, and turns errors into one sentence and an exit code."""
+"""Command line: the command `bus`, which turns each error into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain about it at its end.
+        # The reader of our output has closed the pipe; without this the interpreter would report it when it exits.
         sys.stdout = None
         code = FAILURE
     except OSError as error:

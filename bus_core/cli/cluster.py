@@ -1,4 +1,4 @@
-"""`bus crds`, `bus manifests`: print the objects of a cluster for kubectl. Neither talks to a cluster."""
+"""Command line: `bus crds`, `bus manifests`: print the objects of a cluster for kubectl. Neither talks to a cluster."""
 
 from __future__ import annotations
 

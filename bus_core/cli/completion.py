@@ -1,4 +1,4 @@
-"""`bus completion`: print the script with which a shell completes commands and options. click makes the script."""
+"""Command line: `bus completion`. It prints the script with which a shell completes commands and options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bus demo`: the main job on this machine alone: a bus, three subscribers, and events that reach them."""
+"""Command line: `bus demo`. A bus, three subscribers and events that reach them, on this machine alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PATIENCE = 20.0
 
 
 class DemoError(BusError):
-    """Something of the demo did not come about."""
+    """The demo failed."""
 
 
 @click.command()
@@ -106,7 +106,7 @@ def _send_few(address: str, seen: _Seen) -> None:
 
 
 class _Seen:
-    """What has arrived, and what should."""
+    """The events that arrived, and those that should arrive. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -187,7 +187,7 @@ def _copy_quickstart(target: Path, port: int) -> Path:
 
 
 def _free(port: int) -> int:
-    """The port, or 0 for any when somebody has it."""
+    """The port, or 0 (any port) if another program uses it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

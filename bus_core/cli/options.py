@@ -1,4 +1,4 @@
-"""click options, generated from the one declaration of each setting in `bus_core.settings.settings`."""
+"""Command line: click options, generated from the declaration of the settings in `bus_core.settings.settings`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ set_option = click.option(
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
-    """Options for the named settings, or for all; a flag that is not given leaves environment and file alone."""
+    """Options for the named settings, or for all. A flag that is not given does not override environment and file."""
 
     def decorate(function: F) -> F:
         chosen = names or tuple(name for name in Settings.model_fields if name not in _NO_FLAG)

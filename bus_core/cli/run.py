@@ -1,4 +1,4 @@
-"""`bus run`: serve one bus until it is told to stop."""
+"""Command line: `bus run`. It serves one bus until a signal stops it."""
 
 from __future__ import annotations
 

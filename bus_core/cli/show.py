@@ -1,4 +1,4 @@
-"""`bus plugins`, `bus validate`: list the installed drivers, check manifests. Neither runs a bus."""
+"""Command line: `bus plugins`, `bus validate`: list the installed drivers, check manifests. Neither runs a bus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part of the model: the resources that a bus reads. Bus, ClusterBus, Channel, Subscription.
+"""Model: the resources that a bus reads. Bus, ClusterBus, Channel, Subscription.
 
 They are immutable views of `channels.knative.dev/v1alpha1` objects, from a folder or from a cluster. The CRD schema has
 already accepted these objects, so `from_object` does not validate them. Their specs are in `bus_core.model.specs`.

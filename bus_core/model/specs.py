@@ -1,4 +1,4 @@
-"""Part of the model: the spec of each kind of resource, as immutable values.
+"""Model: the spec of each kind of resource, as immutable values.
 
 Each `from_object` reads the `spec` of an object that the CRD schema has already accepted. It does not validate.
 """

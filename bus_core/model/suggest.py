@@ -1,4 +1,4 @@
-"""Part of the model: finds the known name that resembles a mistyped one, for an error message."""
+"""Model: finds the known name that resembles a mistyped one, for an error message."""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +158,15 @@ def test_a_mistyped_variable_is_warned_of_and_others_are_not() -> None:
         "BUS_WORKRES is no setting and is ignored; did you mean BUS_WORKERS?",
     ]
     assert lines[-1].startswith("Error: ")
+
+
+def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("bind: 'file'\nadmin_bind: 'file'\nlog_level: debug\n")
+    program = (
+        "from bus_core.settings.resolve import load_settings\n"
+        f"s = load_settings({{'config': {str(tmp_path / 'settings.yaml')!r}, 'bind': 'flag'}})\n"
+        "print(s.bind, s.admin_bind, s.log_level, s.bus_name)"
+    )
+    env = {**os.environ, "BUS_BIND": "env", "BUS_ADMIN_BIND": "env", "BUS_NAMESPACE": "ns", "BUS_NAME": "n"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
+    assert result.stdout.split() == ["flag", "env", "debug", "ns/n"]
