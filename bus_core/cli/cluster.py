@@ -50,9 +50,10 @@ def crds(form: str, delete_all_channels: bool) -> None:
 @click.option("--image", default="bus-core:0.1.0", show_default=True, help="The image of the pods.")
 @click.option("--cluster", is_flag=True, help="It is a ClusterBus, for channels of any namespace.")
 def manifests(driver: str, name: str, namespace: str, image: str, cluster: bool) -> None:
-    """Print what one bus needs in a cluster: account, rights, pods, Service.
+    """Print the objects that one bus needs in a cluster.
 
-    Use it with kubectl apply -f - and kubectl delete -f -. The kinds are not included: see bus crds.
+    They are an account with its rights, the pods, and the Service in front of them. Use the output with
+    kubectl apply -f - and kubectl delete -f -. The kinds are not included: see bus crds.
     """
     for what, value in (("--bus", name), ("--namespace", namespace)):
         if not DNS_LABEL.fullmatch(value) or len(value) > 50:

@@ -45,9 +45,10 @@ class DemoError(BusError):
 @click.option("--driver", default="stub", show_default=True, metavar="NAME", help="The driver behind the bus.")
 @set_option
 def demo(once: bool, driver: str, assignments: tuple[str, ...]) -> None:
-    """Show the main job: a channel, its subscriptions, and a reply that becomes an event of its own.
+    """Run a bus, its subscribers and a few events on this machine.
 
-    Without a terminal it behaves as with --once.
+    Each event of a channel reaches every subscription, and a reply becomes an event of its own. Without a terminal it
+    behaves as with --once.
     """
     once = once or not (sys.stdin.isatty() and sys.stdout.isatty())
     set_up_logging("warning")

@@ -21,9 +21,10 @@ log = get_logger("bus_core.run")
 @settings_options()
 @set_option
 def run(assignments: tuple[str, ...], **flags: Any) -> None:
-    """Serve one bus: its channels take events, its subscriptions get them.
+    """Serve one bus until SIGTERM or Ctrl-C.
 
-    SIGTERM and Ctrl-C drain what has been accepted, for at most --drain-timeout seconds.
+    Its channels receive events, and its subscriptions deliver them. When it stops, it delivers the events that it has
+    accepted, for at most --drain-timeout seconds.
     """
     settings = read_settings(flags)
     set_up_logging(settings.log_level, settings.log_format)

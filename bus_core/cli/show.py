@@ -41,7 +41,7 @@ def _describe(driver: InstalledDriver) -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @output_option
 def validate(paths: tuple[Path, ...], output: str) -> None:
-    """Check manifests: the schema, and the references between resources."""
+    """Check manifests: schema, and references between resources."""
     keys, errors = check_manifests(paths)
     if output == "json":
         report: dict[str, Any] = {
