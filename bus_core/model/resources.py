@@ -62,6 +62,7 @@ class ResourceKey:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
+# wide: each field is one of the API's ObjectMeta
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """The part of ObjectMeta that a bus uses. `deleted` says that a deletionTimestamp is set."""

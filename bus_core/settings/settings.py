@@ -16,13 +16,14 @@ def flag_name(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-# wide: each setting of `bus run` is one field, so that flags, variables and the settings page have one source
 class Settings(BaseModel):
     """The settings of `bus run`. `bus_core.settings.resolve.load_settings` makes them from the layers.
 
     Example: the field `drain_timeout` is the flag `--drain-timeout`, the environment variable `BUS_DRAIN_TIMEOUT` and
     the key `drain_timeout` of the file that `--config` names. A flag wins over the environment, the environment over
     the file, the file over the default. Instances are immutable, so any thread may read them.
+
+    The class is wide on purpose: the flags, the variables and the table of docs/settings.md have this one source.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
