@@ -1,4 +1,4 @@
-"""The `bus` command: reads settings, says what happens, and turns errors into one sentence and an exit code."""
+"""Command line: the command `bus`, which turns each error into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 
 import click
 
+from bus_core.cli.cluster import crds, manifests
+from bus_core.cli.completion import completion
 from bus_core.cli.demo import demo
 from bus_core.cli.run import run
 from bus_core.cli.send import send
-from bus_core.cli.show import crds, manifests, plugins, validate
+from bus_core.cli.show import plugins, validate
 from bus_core.model.errors import BusError, ConfigurationError
 
 FAILURE = 1
@@ -26,7 +28,7 @@ def cli() -> None:
     """Channels and subscriptions over HTTP, with a broker of your choice behind them."""
 
 
-for command in (demo, run, send, validate, plugins, crds, manifests):
+for command in (demo, run, send, validate, plugins, crds, manifests, completion):
     cli.add_command(command)
 
 
@@ -46,7 +48,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain about it at its end.
+        # The reader of our output has closed the pipe; without this the interpreter would report it when it exits.
         sys.stdout = None
         code = FAILURE
     except OSError as error:

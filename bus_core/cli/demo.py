@@ -1,4 +1,4 @@
-"""`bus demo`: the main job on this machine alone: a bus, three subscribers, and events that reach them."""
+"""Command line: `bus demo`. A bus, three subscribers and events that reach them, on this machine alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bus_core.cli.options import read_assignments, read_settings, set_option
 from bus_core.cli.subscriber import Arrival, Subscriber
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.host.host import Host, serve_bus
-from bus_core.host.run_config import plan
+from bus_core.host.run_config import make_run_config
 from bus_core.model.errors import BusError
 
 BUS = "default/demo"
@@ -37,7 +37,7 @@ _PATIENCE = 20.0
 
 
 class DemoError(BusError):
-    """Something of the demo did not come about."""
+    """The demo failed."""
 
 
 @click.command()
@@ -45,9 +45,10 @@ class DemoError(BusError):
 @click.option("--driver", default="stub", show_default=True, metavar="NAME", help="The driver behind the bus.")
 @set_option
 def demo(once: bool, driver: str, assignments: tuple[str, ...]) -> None:
-    """Show the main job: a channel, its subscriptions, and a reply that becomes an event of its own.
+    """Run a bus, its subscribers and a few events on this machine.
 
-    Without a terminal it behaves as with --once.
+    Each event of a channel reaches every subscription, and a reply becomes an event of its own. Without a terminal it
+    behaves as with --once.
     """
     once = once or not (sys.stdin.isatty() and sys.stdout.isatty())
     set_up_logging("warning")
@@ -106,7 +107,7 @@ def _send_few(address: str, seen: _Seen) -> None:
 
 
 class _Seen:
-    """What has arrived, and what should."""
+    """The events that arrived, and those that should arrive. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -134,14 +135,14 @@ class _Seen:
 @contextlib.contextmanager
 def _running(settings: Any, assignments: tuple[str, ...]) -> Iterator[str]:
     """The bus on a thread of its own, ready; the address of its events."""
-    what = plan(settings, read_assignments(assignments))
+    config = make_run_config(settings, read_assignments(assignments))
     stop = threading.Event()
     started: list[tuple[Host, str]] = []
     failed: list[BaseException] = []
 
     def serve() -> None:
         try:
-            serve_bus(what, stop, lambda host, events, _: started.append((host, events)))
+            serve_bus(config, stop, lambda host, events, _: started.append((host, events)))
         except BaseException as error:
             failed.append(error)
 
@@ -187,7 +188,7 @@ def _copy_quickstart(target: Path, port: int) -> Path:
 
 
 def _free(port: int) -> int:
-    """The port, or 0 for any when somebody has it."""
+    """The port, or 0 (any port) if another program uses it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""A CloudEvent in binary mode, as the command line sends it."""
+"""Command line: makes the CloudEvents that `bus send` and `bus demo` send, in binary mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bus_core.model.message import Message
 
 def make_event(data: bytes, *, type_: str, source: str, headers: Mapping[str, str] | None = None) -> Message:
     """A valid CloudEvent (CloudEvents 1.0, HTTP binding, section 3.1): fresh id, the time now, and a content type that
-    fits the data. `headers` go before what is made here."""
+    fits the data. `headers` override these."""
     made = {
         "ce-specversion": "1.0",
         "ce-id": str(uuid.uuid4()),

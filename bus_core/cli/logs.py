@@ -1,4 +1,4 @@
-"""How the log looks: for people on a terminal, as JSON otherwise. Always on standard error."""
+"""Command line: the form of the log. Text for people on a terminal, JSON otherwise; always on standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""click options, generated from the one declaration of each setting in `bus_core.settings.settings`."""
+"""Command line: click options, generated from the declaration of the settings in `bus_core.settings.settings`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from bus_core.model.errors import ConfigurationError
-from bus_core.settings.settings import ENV_PREFIX, Settings, load_settings
+from bus_core.settings.resolve import load_settings
+from bus_core.settings.settings import ENV_PREFIX, Settings, flag_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +31,7 @@ set_option = click.option(
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
-    """Options for the named settings, or for all; a flag that is not given leaves environment and file alone."""
+    """Options for the named settings, or for all. A flag that is not given does not override environment and file."""
 
     def decorate(function: F) -> F:
         chosen = names or tuple(name for name in Settings.model_fields if name not in _NO_FLAG)
@@ -64,7 +65,7 @@ def read_assignments(assignments: tuple[str, ...]) -> dict[str, dict[str, str]]:
 
 def _option(name: str, info: FieldInfo) -> Callable[[F], F]:
     kind = info.annotation
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_name(name)
     default = "" if info.default in (None, "", False) else f" [default: {info.default}]"
     text = f"{info.description}{default} [{ENV_PREFIX}{name.upper()}]"
     if kind is bool:

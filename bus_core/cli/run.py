@@ -1,4 +1,4 @@
-"""`bus run`: serve one bus until it is told to stop."""
+"""Command line: `bus run`. It serves one bus until a signal stops it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
 from bus_core.host.host import run_bus
-from bus_core.host.run_config import StoppedError, plan
-from bus_core.settings.settings import mistyped_variables
+from bus_core.host.run_config import StoppedError, make_run_config
+from bus_core.settings.problems import mistyped_variables
 from bus_core.telemetry import get_logger
 
 log = get_logger("bus_core.run")
@@ -21,29 +21,30 @@ log = get_logger("bus_core.run")
 @settings_options()
 @set_option
 def run(assignments: tuple[str, ...], **flags: Any) -> None:
-    """Serve one bus: its channels take events, its subscriptions get them.
+    """Serve one bus until SIGTERM or Ctrl-C.
 
-    SIGTERM and Ctrl-C drain what has been accepted, for at most --drain-timeout seconds.
+    Its channels receive events, and its subscriptions deliver them. When it stops, it delivers the events that it has
+    accepted, for at most --drain-timeout seconds.
     """
     settings = read_settings(flags)
     set_up_logging(settings.log_level, settings.log_format)
     for sentence in mistyped_variables():
         log.warning(sentence)
     try:
-        what = plan(settings, read_assignments(assignments))
+        config = make_run_config(settings, read_assignments(assignments))
     except StoppedError:
         return
 
     def announce(events: str, admin: str) -> None:
         log.info(
             "serving",
-            bus=str(what.bus),
-            driver=what.driver.name,
-            roles=list(what.roles),
+            bus=str(config.bus),
+            driver=config.driver.name,
+            roles=list(config.roles),
             events=events and f"http://{events}",
             admin=f"http://{admin}",
             workers=settings.workers,
-            resources=str(what.origin),
+            resources=str(config.origin),
         )
 
-    sys.exit(run_bus(what, announce))
+    sys.exit(run_bus(config, announce))

@@ -1,4 +1,4 @@
-"""`bus send`: send CloudEvents to a channel."""
+"""Command line: `bus send`. It sends CloudEvents to a channel."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def send(
     rate: float | None,
     output: str,
 ) -> None:
-    """Send CloudEvents to a channel, and count how they were answered. Exit code 1 unless all were accepted.
+    """Send CloudEvents to a channel, and count the answers. Exit code 1 unless all were accepted.
 
-    CHANNEL.NAMESPACE, which is the host that events are sent to, is read too.
+    A channel may also be written as CHANNEL.NAMESPACE, as in the host that events are sent to.
     """
     name, namespace = _channel(channel)
     payload = _payload(data, file)

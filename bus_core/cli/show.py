@@ -1,4 +1,4 @@
-"""`bus plugins`, `bus validate`, `bus crds`, `bus manifests`: look at what is there without running it."""
+"""Command line: `bus plugins`, `bus validate`: list the installed drivers, check manifests. Neither runs a bus."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Any
 
 import click
 
-from bus_core import deploy
 from bus_core.cli.options import output_option
-from bus_core.control_plane import crds as definitions
-from bus_core.control_plane.crds.validation import DNS_LABEL
 from bus_core.control_plane.sources.folder.check import check_manifests
 from bus_core.driver.loader import InstalledDriver, installed_drivers
 
@@ -44,7 +41,7 @@ def _describe(driver: InstalledDriver) -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @output_option
 def validate(paths: tuple[Path, ...], output: str) -> None:
-    """Check manifests: the schema, and the references between resources."""
+    """Check manifests: schema, and references between resources."""
     keys, errors = check_manifests(paths)
     if output == "json":
         report: dict[str, Any] = {
@@ -61,23 +58,3 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
         click.echo(f"{len(keys)} resources, {len(errors)} errors")
     if errors:
         raise SystemExit(2)
-
-
-@click.command()
-def crds() -> None:
-    """Print the CustomResourceDefinitions, ready for kubectl apply -f -."""
-    click.echo(definitions.text(), nl=False)
-
-
-@click.command()
-@click.option("--driver", required=True, metavar="NAME", help="The driver that the image holds.")
-@click.option("--bus", "name", default="demo", show_default=True, metavar="NAME", help="The bus to serve.")
-@click.option("--namespace", default="default", show_default=True, help="Where the Bus and its pods are.")
-@click.option("--image", default="bus-core:0.1.0", show_default=True, help="The image of the pods.")
-@click.option("--cluster", is_flag=True, help="It is a ClusterBus, for channels of any namespace.")
-def manifests(driver: str, name: str, namespace: str, image: str, cluster: bool) -> None:
-    """Print what a bus needs in a cluster, for `kubectl apply -f -`: kinds, account, rights, pods, Service."""
-    for what, value in (("--bus", name), ("--namespace", namespace)):
-        if not DNS_LABEL.fullmatch(value) or len(value) > 50:
-            raise click.BadParameter(f"{value!r} must be a DNS label of at most 50 characters", param_hint=what)
-    click.echo(deploy.text(bus=name, namespace=namespace, driver=driver, image=image, cluster=cluster), nl=False)

@@ -1,4 +1,4 @@
-"""The demo's subscriber: a small HTTP server that shows what arrives, and answers some of it."""
+"""Command line: the subscriber of `bus demo`, a small HTTP server that shows events and answers some of them."""
 
 from __future__ import annotations
 

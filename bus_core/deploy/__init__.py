@@ -1,4 +1,8 @@
-"""What a bus needs in a cluster, as objects: the base that kustomize reads, made out for one bus."""
+"""Control plane: the objects that one bus needs in a cluster, made from the base that kustomize reads.
+
+The kinds (CustomResourceDefinitions) are not among them. All buses of a cluster share the kinds, so deleting the
+objects of one bus must not delete a kind: `bus_core.control_plane.crds` has those.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ from typing import Any
 
 import yaml
 
-from bus_core.control_plane import crds
-
 Object = dict[str, Any]
 
 _FILES = ("account.yaml", "workload.yaml")
@@ -17,13 +19,12 @@ _BUS, _NAMESPACE = "demo", "default"  # what the base is written for
 
 
 def objects(*, bus: str, namespace: str, driver: str, image: str, cluster: bool = False) -> Iterator[Object]:
-    """Every object but the Bus itself.
+    """Every object of one bus, without the Bus itself and without the kinds.
 
     Args:
         bus: its name. namespace: of the Bus and its pods. driver: an entry point's name. image: of the pods.
         cluster: whether it is a ClusterBus, which needs rights in all namespaces.
     """
-    yield from yaml.safe_load_all(crds.text())
     folder = resources.files(__name__)
     for name in _FILES:
         for item in yaml.safe_load_all((folder / name).read_text(encoding="utf-8")):
@@ -37,7 +38,7 @@ def objects(*, bus: str, namespace: str, driver: str, image: str, cluster: bool 
 
 
 def text(**what: Any) -> str:
-    """`objects` as one YAML stream, ready for `kubectl apply -f -`."""
+    """`objects` as one YAML stream, for `kubectl apply -f -` and `kubectl delete -f -`."""
     return yaml.safe_dump_all(objects(**what), sort_keys=False, width=120)
 
 

@@ -166,8 +166,9 @@ class DriverContext:
 class DriverSettings(BaseModel):
     """The base of a driver's settings class: one pydantic field per setting, `SecretStr` for secrets.
 
-    Read from `--set DRIVER.FIELD=VALUE`, the environment `DRIVER_FIELD`, a file `DRIVER_FIELD` in `--secrets-dir`,
-    then the field's default. A field of type `dict[str, str]` takes `--set DRIVER.FIELD.ANY.KEY=VALUE`.
+    Read from `--set DRIVER.FIELD=VALUE`, the environment `DRIVER_FIELD`, a file `DRIVER_FIELD` in `--secrets-dir`, the
+    section `DRIVER:` of the settings file, then the field's default; the first of these wins. A field of type
+    `dict[str, str]` takes `--set DRIVER.FIELD.ANY.KEY=VALUE`.
     """
 
     model_config = {"extra": "forbid", "frozen": True}

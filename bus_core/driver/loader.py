@@ -6,7 +6,6 @@ names the cure: pluggy itself lets a missing hook and a forgotten `@hookimpl` pa
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +20,7 @@ from bus_core.model.message import Message
 from bus_core.model.parameters import Parameter, ResolvedParameters
 from bus_core.model.references import ChannelReference
 from bus_core.model.resources import AnyBus, Channel, Subscription
+from bus_core.model.suggest import did_you_mean
 
 GROUP = "bus_core.drivers"
 
@@ -194,8 +194,7 @@ def check_driver(name: str, cls: object) -> DriverClass:
     marked = [attribute for attribute, member in inspect.getmembers(cls, callable) if hasattr(member, _MARK)]
     for attribute in marked:
         if attribute not in _HOOKS:
-            near = difflib.get_close_matches(attribute, _HOOKS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the hooks are {', '.join(_HOOKS)}"
+            hint = did_you_mean(attribute, _HOOKS, f"the hooks are {', '.join(_HOOKS)}")
             raise refuse(f"{cls.__name__}.{attribute} is marked @hookimpl but there is no such hook; {hint}")
     for hook in _HOOKS:
         if hasattr(cls, hook) and hook not in marked:
@@ -220,8 +219,7 @@ def _check_signature(refuse: Any, cls: type, hook: str) -> None:
     allowed = list(inspect.signature(getattr(specification, hook)).parameters)[1:]
     for argument in list(inspect.signature(function).parameters.values())[1:]:
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD) or argument.name not in allowed:
-            near = difflib.get_close_matches(argument.name, allowed, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it may take {', '.join(allowed)}"
+            hint = did_you_mean(argument.name, allowed, f"it may take {', '.join(allowed)}")
             raise refuse(
                 f"{cls.__name__}.{hook} has an argument {argument.name!r} that the hook does not offer; {hint}"
             )

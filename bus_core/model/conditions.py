@@ -1,4 +1,4 @@
-"""Conditions: what a resource's status says of it, and how a new saying is merged with the old."""
+"""Model: the conditions in the status of a resource, and how new conditions are merged with old ones."""
 
 from __future__ import annotations
 

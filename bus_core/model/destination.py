@@ -1,4 +1,4 @@
-"""Reads a destination: a DNS name (NAME, NAME.NAMESPACE, with or without :PORT) or an http(s) URL. No network."""
+"""Model: a destination, a DNS name (NAME, NAME.NAMESPACE, with or without :PORT) or an http(s) URL. No network."""
 
 from __future__ import annotations
 

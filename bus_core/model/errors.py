@@ -1,4 +1,4 @@
-"""The error tree: everything bus-core raises on purpose, with the one action each asks of whoever catches it.
+"""Model: the error tree. Everything that bus-core raises on purpose, with the one action that each asks for.
 
     BusError
     ├── ConfigurationError          the user's mistake: what, where, what to do; the command exits with 2

@@ -1,4 +1,4 @@
-"""Forwarded headers: the rule that says which headers travel with an event."""
+"""Model: forwarded headers, the rule that says which headers travel with an event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An event inside a bus, and what a dispatch falls back on."""
+"""Model: an event inside a bus, and the defaults of a dispatch."""
 
 from __future__ import annotations
 

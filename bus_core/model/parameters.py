@@ -1,4 +1,4 @@
-"""Parameters that a driver or a Bus declares, and how a resource's arguments are resolved against them."""
+"""Model: the parameters that a driver or a Bus declares, and how the arguments of a resource are resolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of things: which bus, which channel, which subscription. Frozen, hashable, safe to share between threads."""
+"""Model: the names of buses, channels and subscriptions. Frozen, hashable, safe to share between threads."""
 
 from __future__ import annotations
 

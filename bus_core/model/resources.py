@@ -1,21 +1,43 @@
-"""The resources a bus reads: Bus, ClusterBus, Channel, Subscription, and their DeliverySpec.
+"""Model: the resources that a bus reads. Bus, ClusterBus, Channel, Subscription.
 
-Immutable views of `channels.knative.dev/v1alpha1` objects, whether they come from a folder or from a cluster. They are
-built from objects that the CRD schema has already accepted, so `from_object` reads and does not judge.
+They are immutable views of `channels.knative.dev/v1alpha1` objects, from a folder or from a cluster. The CRD schema has
+already accepted these objects, so `from_object` does not validate them. Their specs are in `bus_core.model.specs`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
-from pydantic import TypeAdapter
-
 from bus_core.model.conditions import Condition
-from bus_core.model.parameters import Parameter, ParameterScope
 from bus_core.model.references import DEFAULT_NAMESPACE, BusReference, ChannelReference, SubscriptionReference
+from bus_core.model.specs import DELIVERY_DEFAULTS, BusSpec, ChannelSpec, DeliverySpec, SubscriptionSpec
+
+__all__ = [
+    "API_VERSION",
+    "DELIVERY_DEFAULTS",
+    "DISPATCHER",
+    "GROUP",
+    "PROVISIONER",
+    "VERSION",
+    "AnyBus",
+    "Bus",
+    "BusSpec",
+    "Channel",
+    "ChannelSpec",
+    "ClusterBus",
+    "DeliverySpec",
+    "Kind",
+    "Metadata",
+    "Resource",
+    "ResourceKey",
+    "Role",
+    "Subscription",
+    "SubscriptionSpec",
+    "effective_delivery",
+    "from_object",
+]
 
 GROUP = "channels.knative.dev"
 VERSION = "v1alpha1"
@@ -26,8 +48,6 @@ PROVISIONER: Final = "provisioner"
 Role = Literal["dispatcher", "provisioner"]
 
 Kind = Literal["Bus", "ClusterBus", "Channel", "Subscription"]
-
-_duration = TypeAdapter(dt.timedelta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,7 @@ class ResourceKey:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
+# wide: each field is one of the API's ObjectMeta
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """The part of ObjectMeta that a bus uses. `deleted` says that a deletionTimestamp is set."""
@@ -68,98 +89,6 @@ class Metadata:
             annotations=dict(meta.get("annotations") or {}),
             finalizers=tuple(meta.get("finalizers") or ()),
             deleted=bool(meta.get("deletionTimestamp")),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class DeliverySpec:
-    """How delivery is tried and where it gives up (Knative's DeliverySpec). Durations are seconds; None: not said."""
-
-    retry: int | None = None
-    backoff_policy: Literal["linear", "exponential"] | None = None
-    backoff_delay: float | None = None
-    timeout: float | None = None
-    retry_after_max: float | None = None
-    dead_letter_sink: str | None = None
-
-    @classmethod
-    def from_object(cls, data: Mapping[str, Any] | None) -> Self:
-        data = data or {}
-        return cls(
-            retry=data.get("retry"),
-            backoff_policy=data.get("backoffPolicy"),
-            backoff_delay=_seconds(data.get("backoffDelay")),
-            timeout=_seconds(data.get("timeout")),
-            retry_after_max=_seconds(data.get("retryAfterMax")),
-            dead_letter_sink=data.get("deadLetterSink"),
-        )
-
-    def over(self, other: DeliverySpec) -> DeliverySpec:
-        """This spec, with the fields it does not say taken from `other`."""
-        mine = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(other, **{name: value for name, value in mine.items() if value is not None})
-
-
-DELIVERY_DEFAULTS = DeliverySpec(
-    retry=5, backoff_policy="exponential", backoff_delay=0.2, timeout=30.0, retry_after_max=60.0, dead_letter_sink=None
-)
-
-
-@dataclass(frozen=True, slots=True)
-class BusSpec:
-    """`driver` is an entry-point name, empty when the Bus leaves it to the command line."""
-
-    driver: str = ""
-    parameters: tuple[Parameter, ...] = ()
-
-    @classmethod
-    def from_object(cls, data: Mapping[str, Any] | None) -> Self:
-        data = data or {}
-        declared: list[Parameter] = []
-        scopes: tuple[ParameterScope, ...] = ("channel", "subscription")
-        for scope in scopes:
-            for item in (data.get("parameters") or {}).get(scope) or ():
-                declared.append(Parameter(item["name"], item.get("description") or "", item.get("default"), scope))
-        return cls(driver=data.get("driver") or "", parameters=tuple(declared))
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelSpec:
-    """Exactly one of `bus` and `cluster_bus` is set."""
-
-    bus: str = ""
-    cluster_bus: str = ""
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    delivery: DeliverySpec = DeliverySpec()
-
-    @classmethod
-    def from_object(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            bus=data.get("bus") or "",
-            cluster_bus=data.get("clusterBus") or "",
-            arguments=_arguments(data.get("arguments")),
-            delivery=DeliverySpec.from_object(data.get("delivery")),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionSpec:
-    """`channel` is a name in the subscription's own namespace; `subscriber` and `reply_to` are destinations."""
-
-    channel: str
-    subscriber: str = ""
-    reply_to: str = ""
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    delivery: DeliverySpec = DeliverySpec()
-
-    @classmethod
-    def from_object(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            channel=data["channel"],
-            subscriber=data.get("subscriber") or "",
-            reply_to=data.get("replyTo") or "",
-            arguments=_arguments(data.get("arguments")),
-            delivery=DeliverySpec.from_object(data.get("delivery")),
         )
 
 
@@ -308,13 +237,3 @@ def from_object(data: Mapping[str, Any]) -> Resource:
     if kind == "ClusterBus":
         return ClusterBus(meta, spec=BusSpec.from_object(spec), conditions=conditions, observed_generation=observed)
     raise KeyError(kind)
-
-
-def _seconds(duration: str | None) -> float | None:
-    """ISO 8601 duration, such as PT0.2S, in seconds."""
-    return None if duration is None else _duration.validate_python(duration).total_seconds()
-
-
-def _arguments(data: Any) -> dict[str, str]:
-    """Arguments as the API writes them: a list of name and value."""
-    return {item["name"]: item["value"] for item in data or ()}

@@ -1,1 +1,1 @@
-"""Settings: where each comes from, and what is said about a wrong one."""
+"""Settings: the declaration, the layers that say a value, and the error messages."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,30 @@ def test_a_mistake_on_the_command_line_is_said_with_its_flag() -> None:
     assert told == "--set kafka.toopic: there is no such setting; did you mean 'topic'?"
 
 
+def test_the_environment_of_a_driver_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("kafka:\n  brokers: a:1\n  produce_timeout: 0\n")
+    told = refusal("--config", path, driver="kafka", KAFKA_PRODUCE_TIMEOUT="0")
+    assert told.startswith("KAFKA_PRODUCE_TIMEOUT: input should be greater")
+    (tmp_path / "KAFKA_PRODUCE_TIMEOUT").write_text("0")
+    told = refusal("--config", path, "--secrets-dir", tmp_path, driver="kafka")
+    assert told.startswith(f"{tmp_path}/KAFKA_PRODUCE_TIMEOUT: input should be greater")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "says"),
+    [
+        (["kafka.config={}", "kafka.config.a=b"], "--set kafka.config and --set kafka.config.a both set config"),
+        (["kafka.config.a=b", "kafka.config={}"], "--set kafka.config.a and --set kafka.config both set config"),
+        (["kafka.brokers=x", "kafka.brokers.y=z"], "--set kafka.brokers and --set kafka.brokers.y both set brokers"),
+        (["kafka.config=x"], "--set kafka.config: must be JSON"),
+    ],
+)
+def test_assignments_that_contradict_each_other_are_one_sentence(assignments: list[str], says: str) -> None:
+    options = [option for assignment in assignments for option in ("--set", assignment)]
+    assert refusal(*options, driver="kafka").startswith(says)
+
+
 def test_a_second_driver_is_said_with_what_says_it(tmp_path: Path) -> None:
     (tmp_path / "bus.yaml").write_text(
         "apiVersion: channels.knative.dev/v1alpha1\nkind: Bus\nmetadata: {name: demo}\nspec: {driver: stub}\n"
@@ -131,3 +158,15 @@ def test_a_mistyped_variable_is_warned_of_and_others_are_not() -> None:
         "BUS_WORKRES is no setting and is ignored; did you mean BUS_WORKERS?",
     ]
     assert lines[-1].startswith("Error: ")
+
+
+def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("bind: 'file'\nadmin_bind: 'file'\nlog_level: debug\n")
+    program = (
+        "from bus_core.settings.resolve import load_settings\n"
+        f"s = load_settings({{'config': {str(tmp_path / 'settings.yaml')!r}, 'bind': 'flag'}})\n"
+        "print(s.bind, s.admin_bind, s.log_level, s.bus_name)"
+    )
+    env = {**os.environ, "BUS_BIND": "env", "BUS_ADMIN_BIND": "env", "BUS_NAMESPACE": "ns", "BUS_NAME": "n"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
+    assert result.stdout.split() == ["flag", "env", "debug", "ns/n"]

@@ -94,3 +94,9 @@ def test_no_page_is_a_stub() -> None:
     assert len(pages) >= 15
     for page in pages:
         assert len(page.read_text().split()) > 60, page.name
+
+
+def test_the_settings_page_has_the_variables_of_other_programs() -> None:
+    page = (DOCS / "settings.md").read_text()
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_STATE_HOME"):
+        assert f"`{variable}`" in page

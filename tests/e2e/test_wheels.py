@@ -81,6 +81,7 @@ def test_the_wheel_carries_what_it_needs(wheels: Path) -> None:
         "bus_core/py.typed",
         "bus_core/control_plane/crds/channel.yaml",
         "bus_core/examples/quickstart/channels.yaml",
+        "bus_core/examples/manifests.schema.json",
     ):
         assert wanted in names
     assert not [name for name in names if name.startswith(("tests/", "plugins/"))]

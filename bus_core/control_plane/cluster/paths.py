@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bus_core.model.resources import GROUP, VERSION
+
 
 @dataclass(frozen=True, slots=True)
 class Api:
@@ -22,10 +24,10 @@ class Api:
         return f"{self.resource}.{self.group}" if self.group else self.resource
 
 
-BUSES = Api("channels.knative.dev", "v1alpha1", "buses")
-CLUSTER_BUSES = Api("channels.knative.dev", "v1alpha1", "clusterbuses")
-CHANNELS = Api("channels.knative.dev", "v1alpha1", "channels")
-SUBSCRIPTIONS = Api("channels.knative.dev", "v1alpha1", "subscriptions")
+BUSES = Api(GROUP, VERSION, "buses")
+CLUSTER_BUSES = Api(GROUP, VERSION, "clusterbuses")
+CHANNELS = Api(GROUP, VERSION, "channels")
+SUBSCRIPTIONS = Api(GROUP, VERSION, "subscriptions")
 SERVICES = Api("", "v1", "services")
 EVENTS = Api("events.k8s.io", "v1", "events")
 LEASES = Api("coordination.k8s.io", "v1", "leases")

@@ -1,8 +1,7 @@
-"""Holds one object against the schema and against the rules that a cluster evaluates as CEL."""
+"""Control plane: validation of one object, by the schema and by the rules that a cluster evaluates as CEL."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from openapi_schema_validator import OAS30Validator
 
 from bus_core.control_plane.crds import schemas
 from bus_core.model.resources import Kind
+from bus_core.model.suggest import did_you_mean
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _NAME_RULE = "must be a DNS label of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
@@ -27,7 +27,7 @@ _IMMUTABLE: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong in an object, and where: `path` holds field names and list indexes."""
+    """A mistake in an object. `path` holds the field names and list indexes that lead to it."""
 
     path: tuple[str | int, ...]
     message: str
@@ -101,15 +101,14 @@ def _explain(error: ValidationError) -> Problem:
 
 
 def _unknown_fields(value: Any, schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[Problem]:
-    """A cluster prunes what it does not know; a person who mistyped a field wants to hear of it."""
+    """A cluster drops unknown fields without a word. A user who mistyped a field needs an error."""
     if isinstance(value, Mapping) and "properties" in schema:
         known = schema["properties"]
         for name, inner in value.items():
             if name in known:
                 yield from _unknown_fields(inner, known[name], (*path, name))
                 continue
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            hint = did_you_mean(str(name), known, f"there are {', '.join(known)}")
             yield Problem((*path, name), f"unknown field; {hint}")
     elif isinstance(value, list) and "items" in schema:
         for index, inner in enumerate(value):
@@ -117,7 +116,7 @@ def _unknown_fields(value: Any, schema: Mapping[str, Any], path: tuple[str | int
 
 
 def _repeated_names(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """What `x-kubernetes-list-type: map` means: one entry a name."""
+    """One entry for each name, which is the meaning of `x-kubernetes-list-type: map`."""
     lists: list[tuple[tuple[str, ...], Any]] = [(("spec", "arguments"), spec.get("arguments"))]
     parameters = spec.get("parameters")
     if isinstance(parameters, Mapping):
@@ -132,7 +131,7 @@ def _repeated_names(spec: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _no_time(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """With a timeout of zero every try fails before it begins."""
+    """A timeout of zero, with which every attempt fails before it begins."""
     delivery = spec.get("delivery")
     timeout = delivery.get("timeout") if isinstance(delivery, Mapping) else None
     if isinstance(timeout, str) and timeout.startswith("P") and not re.search("[1-9]", timeout):

@@ -30,8 +30,7 @@ class Stage:
         self.site = recording_package(folder / "site")
         api.ask("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
         objects = deploy.objects(bus="demo", namespace=namespace, driver="stub", image="bus-core:0.1.0")
-        mine = [item for item in objects if item["kind"] != "CustomResourceDefinition"]
-        api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(mine))
+        api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
         self.kubeconfig = api.kubeconfig(namespace, api.token_of(namespace, "demo-bus"))
 
     def put(self, *objects: dict[str, Any]) -> None:

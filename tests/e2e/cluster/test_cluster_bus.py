@@ -12,8 +12,7 @@ from tests.support import BusProcess, manifest, subscriber, wait_for
 
 def test_it_serves_channels_of_other_namespaces(api: ApiServer) -> None:
     objects = deploy.objects(bus="wide", namespace="default", driver="stub", image="bus-core:0.1.0", cluster=True)
-    mine = [item for item in objects if item["kind"] != "CustomResourceDefinition"]
-    api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(mine))
+    api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
     api.kubectl("create", "namespace", "elsewhere")
     config = api.kubeconfig("wide", api.token_of("default", "wide-bus"))
     with subscriber() as server:

@@ -18,8 +18,8 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path: Path) -> None:
     server = ApiServer(tmp_path / "api").start()
     reader = Reader(tmp_path / "reader", KUBECONFIG=str(server.kubeconfig("admin")))
     shutil.copytree(ROOT / "deploy", reader.folder / "deploy")
-    shutil.copytree(ROOT / "bus_core" / "deploy", reader.folder / "bus_core" / "deploy")
-    shutil.copytree(ROOT / "bus_core" / "crds", reader.folder / "bus_core" / "crds")
+    for name in ("deploy", "control_plane/crds"):
+        shutil.copytree(ROOT / "bus_core" / name, reader.folder / "bus_core" / name)
     try:
         reader.follow(ROOT / "docs" / "kubernetes.md")
     finally:

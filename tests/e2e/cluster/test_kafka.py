@@ -19,8 +19,7 @@ def test_the_overlay_with_a_broker(stage: Stage, tmp_path: Path) -> None:
         with subscriber() as server:
             cluster.start()
             shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
-            for name in ("deploy", "crds"):
-                shutil.copytree(ROOT / "bus_core" / name, tmp_path / "bus_core" / name)
+            shutil.copytree(ROOT / "bus_core" / "deploy", tmp_path / "bus_core" / "deploy")
             overlay = tmp_path / "deploy" / "overlays" / "kafka"
             (overlay / "kafka.env").write_text(f"KAFKA_BROKERS={cluster.bootstrap}\n")
             command = ["kubectl", "kustomize", str(overlay)]

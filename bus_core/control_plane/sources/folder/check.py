@@ -10,7 +10,7 @@ from bus_core.control_plane.sources.folder.manifests import Document, Folder, re
 from bus_core.model.destination import Destination, parse_destination, parse_sink
 from bus_core.model.errors import DestinationError, ManifestError
 from bus_core.model.references import ChannelReference
-from bus_core.model.resources import Channel, ResourceKey, Subscription, from_object
+from bus_core.model.resources import GROUP, Channel, ResourceKey, Subscription, from_object
 
 
 def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[ManifestError]]:
@@ -30,7 +30,7 @@ def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[Mani
             errors.append(ManifestError("there is no such file or folder", path=str(path)))
             continue
         if not folder.documents and not folder.errors:
-            errors.append(ManifestError("holds no resource of channels.knative.dev", path=str(path)))
+            errors.append(ManifestError(f"holds no resource of {GROUP}", path=str(path)))
         documents += folder.documents
         errors += folder.errors
     # With a broken file in sight nobody can say that a resource is missing.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from bus_core.control_plane.crds.validation import Problem, validate
 from bus_core.model.errors import ManifestError
 from bus_core.model.references import DEFAULT_NAMESPACE
 from bus_core.model.resources import API_VERSION, GROUP, ResourceKey
+from bus_core.model.suggest import closest
 from bus_core.telemetry import get_logger
 
 MAX_FILE = 8 << 20
@@ -185,7 +185,7 @@ def _objects(path: Path, data: Any, lines: dict[tuple[str | int, ...], int]) -> 
         return
     group = str(data["apiVersion"]).partition("/")[0]
     if group != GROUP:
-        if str(data["kind"]) in _KINDS and difflib.get_close_matches(group.lower(), [GROUP], cutoff=_MISTYPED):
+        if str(data["kind"]) in _KINDS and closest(group.lower(), [GROUP], cutoff=_MISTYPED):
             problem = f"{data['apiVersion']!r} is not known; did you mean {API_VERSION}?"
             raise ManifestError(problem, path=str(path), line=lines[("apiVersion",)], field="apiVersion")
         log.debug("left alone: another API group", path=str(path), api_version=data["apiVersion"], kind=data["kind"])

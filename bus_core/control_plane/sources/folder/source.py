@@ -21,7 +21,7 @@ from bus_core.control_plane.sources.folder.state import Entry, Object, StateDire
 from bus_core.model.conditions import Condition, merge_conditions
 from bus_core.model.errors import TemporaryError
 from bus_core.model.references import BusReference
-from bus_core.model.resources import Channel, Resource, ResourceKey, from_object
+from bus_core.model.resources import API_VERSION, Channel, Resource, ResourceKey, from_object
 from bus_core.telemetry import get_logger
 
 SECOND_LOOK = 0.3
@@ -349,7 +349,7 @@ def bus_object(bus: BusReference, driver: str) -> Object:
     metadata = {"name": bus.name} if bus.is_cluster_bus else {"name": bus.name, "namespace": bus.namespace}
     kind = "ClusterBus" if bus.is_cluster_bus else "Bus"
     return {
-        "apiVersion": "channels.knative.dev/v1alpha1",
+        "apiVersion": API_VERSION,
         "kind": kind,
         "metadata": metadata,
         "spec": {"driver": driver},

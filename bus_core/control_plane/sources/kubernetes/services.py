@@ -9,11 +9,11 @@ from typing import Any
 from bus_core.control_plane.cluster import SERVICES, ApiError, ClusterClient
 from bus_core.model.conditions import Condition
 from bus_core.model.references import CHANNEL_SERVICE_SUFFIX, BusReference, ChannelReference
-from bus_core.model.resources import API_VERSION, Channel
+from bus_core.model.resources import API_VERSION, GROUP, Channel
 from bus_core.telemetry import get_logger
 
-LABEL_BUS = "channels.knative.dev/bus"
-LABEL_CHANNEL = "channels.knative.dev/channel"
+LABEL_BUS = f"{GROUP}/bus"
+LABEL_CHANNEL = f"{GROUP}/channel"
 
 log = get_logger(__name__)
 

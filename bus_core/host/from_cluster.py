@@ -1,0 +1,142 @@
+"""Host: a run whose resources come from the API server of a cluster."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from urllib.parse import urlsplit
+
+from bus_core import telemetry
+from bus_core.control_plane.cluster import ApiError, ClusterClient
+from bus_core.control_plane.cluster.access import TOKEN, connect
+from bus_core.control_plane.cluster.reflector import BACKOFF
+from bus_core.control_plane.leadership import Leadership
+from bus_core.control_plane.leadership.lease import LeaseLock
+from bus_core.control_plane.sources import Source
+from bus_core.control_plane.sources.kubernetes import KubernetesSource, ServiceName, read_bus
+from bus_core.host.choice import Assignments, Choice, choose_driver, no_driver_named, parse_bus
+from bus_core.model.errors import ConfigurationError
+from bus_core.model.references import BusReference
+from bus_core.model.resources import PROVISIONER, AnyBus, Bus, ClusterBus, Role
+from bus_core.settings.settings import Settings
+
+log = telemetry.get_logger(__name__)
+
+
+class StoppedError(Exception):
+    """SIGTERM or SIGINT came before the Bus could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromCluster:
+    """Resources come from an API server, and the holder of the Lease leads. Each worker has its own connections."""
+
+    master: str
+    kubeconfig: str
+    service: ServiceName
+    namespace: str
+    watch_timeout: float
+    lease_duration: float
+
+    def source(self, bus: BusReference, roles: Sequence[Role]) -> Source:
+        return KubernetesSource(
+            self.connect(),
+            bus,
+            service=self.service,
+            provisions=PROVISIONER in roles,
+            silence=self.watch_timeout,
+        )
+
+    def leadership(self, bus: BusReference) -> Leadership:
+        return LeaseLock(self.connect(), self.namespace, duration=self.lease_duration)
+
+    def connect(self) -> ClusterClient:
+        return connect(self.master, self.kubeconfig)
+
+    def __str__(self) -> str:
+        return self.master or self.kubeconfig or "the cluster of this pod"
+
+
+def choose_from_cluster(settings: Settings, assignments: Assignments) -> tuple[Choice, FromCluster]:
+    """Choose bus and driver. If only the Bus names the driver, this waits for the API server and for the Bus.
+
+    Call it on the main thread: it handles SIGTERM and SIGINT while it waits.
+
+    Raises:
+        ConfigurationError: the settings do not say which bus or driver is meant, or the kubeconfig cannot be used.
+        StoppedError: SIGTERM or SIGINT came while this waited.
+    """
+    if settings.master and not _is_address(settings.master):
+        raise ConfigurationError(
+            f"{settings.origin('master')} {settings.master} is no address of an API server: write https://HOST:PORT"
+        )
+    if not settings.bus_name:
+        raise ConfigurationError("which bus? give --bus [NAMESPACE/]NAME, or set BUS_NAMESPACE and BUS_NAME")
+    reference = parse_bus(settings.bus_name)
+    own = reference.namespace or _pod_namespace()
+    namespace, _, service = settings.service.rpartition("/")
+    origin = FromCluster(
+        master=settings.master,
+        kubeconfig=str(settings.kubeconfig or ""),
+        service=ServiceName(service or f"{reference.name}-bus", namespace or own),
+        namespace=own,
+        watch_timeout=settings.watch_timeout,
+        lease_duration=settings.lease_duration,
+    )
+    client = origin.connect()  # fails here, once, and not in each worker
+    name = settings.driver or _driver_in_cluster(client, reference)
+    return choose_driver(settings, reference, name, assignments), origin
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # from a port that is no number, or half a bracket
+        return False
+
+
+def _pod_namespace() -> str:
+    """The namespace of this pod: a ClusterBus has none of its own."""
+    path = TOKEN.with_name("namespace")
+    return path.read_text().strip() if path.exists() else "default"
+
+
+def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
+    """The driver that the Bus names. Waits until the Bus can be read, and logs why it waits."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    logged = ""
+    try:
+        for delay in itertools.chain(BACKOFF, itertools.repeat(BACKOFF[-1])):
+            try:
+                bus = read_bus(client, reference)
+            except ApiError as error:
+                reason = str(error)
+            else:
+                if isinstance(bus, Bus | ClusterBus):
+                    return _named_driver(bus)
+                reason = f"there is no bus {reference}"
+            if reason != logged:
+                log.warning("waiting for the bus, which names the driver; --driver would not wait", detail=reason)
+            logged = reason
+            if stop.wait(delay):
+                break
+        raise StoppedError
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _named_driver(bus: AnyBus) -> str:
+    if not bus.spec.driver:
+        raise no_driver_named(bus.reference)
+    return bus.spec.driver
