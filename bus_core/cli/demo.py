@@ -23,7 +23,7 @@ from bus_core.cli.options import read_assignments, read_settings, set_option
 from bus_core.cli.subscriber import Arrival, Subscriber
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.host.host import Host, serve_bus
-from bus_core.host.run_config import plan
+from bus_core.host.run_config import make_run_config
 from bus_core.model.errors import BusError
 
 BUS = "default/demo"
@@ -134,7 +134,7 @@ class _Seen:
 @contextlib.contextmanager
 def _running(settings: Any, assignments: tuple[str, ...]) -> Iterator[str]:
     """The bus on a thread of its own, ready; the address of its events."""
-    what = plan(settings, read_assignments(assignments))
+    what = make_run_config(settings, read_assignments(assignments))
     stop = threading.Event()
     started: list[tuple[Host, str]] = []
     failed: list[BaseException] = []

@@ -10,7 +10,7 @@ import click
 from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
 from bus_core.host.host import run_bus
-from bus_core.host.run_config import StoppedError, plan
+from bus_core.host.run_config import StoppedError, make_run_config
 from bus_core.settings.settings import mistyped_variables
 from bus_core.telemetry import get_logger
 
@@ -30,7 +30,7 @@ def run(assignments: tuple[str, ...], **flags: Any) -> None:
     for sentence in mistyped_variables():
         log.warning(sentence)
     try:
-        what = plan(settings, read_assignments(assignments))
+        what = make_run_config(settings, read_assignments(assignments))
     except StoppedError:
         return
 

@@ -25,7 +25,7 @@ from bus_core.data_plane.receiver.receiver import MessageReceiver
 from bus_core.data_plane.server import Connections, Limits, bind, by_port, serve, serve_workers
 from bus_core.driver.hookspecs import DriverContext
 from bus_core.driver.loader import DriverHooks
-from bus_core.host.run_config import FromFolder, Plan
+from bus_core.host.run_config import FromFolder, RunConfig
 from bus_core.model.errors import PermanentError, TemporaryError, UnknownChannelError
 from bus_core.model.headers import ForwardedHeaders
 from bus_core.model.message import Message
@@ -91,14 +91,14 @@ class Host:
     """One worker's share of a bus: a `Service` for `bus_core.data_plane.server`.
 
     Args:
-        what: the plan.
+        config: of this run, shared by all workers.
         events: the address that events are received on.
         admin: the address of the admin port.
     """
 
-    def __init__(self, what: Plan, events: tuple[str, int], admin: tuple[str, int]) -> None:
-        settings = what.settings
-        self._plan = what
+    def __init__(self, config: RunConfig, events: tuple[str, int], admin: tuple[str, int]) -> None:
+        settings = config.settings
+        self._config = config
         self._events = events
         self._stopping = False
         self._stop_monitor = threading.Event()
@@ -109,9 +109,9 @@ class Host:
         limits = LaneLimits(settings.lane_events, settings.lane_bytes, settings.lane_in_flight, settings.stall_after)
         self.delivery = Delivery(self._dispatcher, limits=limits, report=self._subscriber_report)
         context = DriverContext(
-            bus=what.bus,
-            settings=what.driver_settings,
-            logger=telemetry.get_logger(f"bus_core.driver.{what.driver.name}").bind(bus=str(what.bus)),
+            bus=config.bus,
+            settings=config.driver_settings,
+            logger=telemetry.get_logger(f"bus_core.driver.{config.driver.name}").bind(bus=str(config.bus)),
             exit_stack=self._exit_stack,
             stopping=self._stop_driver,
             publish=self.delivery.publish,
@@ -119,18 +119,18 @@ class Host:
             report=self._report,
             forwarded=forwarded,
         )
-        self._driver = what.driver.construct(context)
+        self._driver = config.driver.construct(context)
         self.monitor = Monitor(
             "bus-core",
             handler=_HostHooks(self._driver, self.delivery),
-            source=what.source(),
-            leadership=what.leadership(),
-            roles=what.roles,
+            source=config.source(),
+            leadership=config.leadership(),
+            roles=config.roles,
             deletion_grace=settings.deletion_grace,
         )
         self._monitor_thread = threading.Thread(
             target=self.monitor.run,
-            args=(what.bus.namespace, what.bus.name, THREADINESS, self._stop_monitor),
+            args=(config.bus.namespace, config.bus.name, THREADINESS, self._stop_monitor),
             name="monitor",
             daemon=True,
         )
@@ -141,7 +141,7 @@ class Host:
         )
         admin_app = AdminApp(ready=self.problems, metrics=telemetry.exposition)
         apps = {admin[1]: admin_app.asgi}
-        if DISPATCHER in what.roles:
+        if DISPATCHER in config.roles:
             apps[events[1]] = self._receiver.asgi
         self.asgi = by_port(apps)
 
@@ -167,14 +167,14 @@ class Host:
         self._stop_driver.set()
         await self._receiver.drained()
         waiting = sum(self.delivery.depths().values())
-        log.info("stopping", undelivered=waiting, seconds_at_most=self._plan.settings.drain_timeout)
+        log.info("stopping", undelivered=waiting, seconds_at_most=self._config.settings.drain_timeout)
         left = await asyncio.to_thread(self._drain)
         log.info("stopped", seconds=round(time.monotonic() - began, 3), given_up=left)
 
     def _drain(self) -> int:
         self._stop_monitor.set()
         self._monitor_thread.join()
-        left = self.delivery.drain(self._plan.settings.drain_timeout)
+        left = self.delivery.drain(self._config.settings.drain_timeout)
         try:
             self._exit_stack.close()
         except Exception:
@@ -202,13 +202,13 @@ class Host:
         if view.availability is Availability.READY:
             return view.parameters
         if view.availability is Availability.ABSENT:
-            raise UnknownChannelError(f"there is no channel {channel} on the bus {self._plan.bus}")
+            raise UnknownChannelError(f"there is no channel {channel} on the bus {self._config.bus}")
         raise TemporaryError(f"{channel}: {view.availability.value}")
 
     def _local(self, name: str, namespace: str) -> tuple[str, str] | None:
         """Where a single-label destination leads that is a channel of this bus, or its Service: to our own receiver."""
         channel = ChannelReference(name.removesuffix(CHANNEL_SERVICE_SUFFIX), namespace)
-        if channel.name == name and not isinstance(self._plan.origin, FromFolder):
+        if channel.name == name and not isinstance(self._config.origin, FromFolder):
             return None  # in a cluster a name is a Service's, and a channel's Service is NAME-channel
         if self.monitor.lookup(channel).availability not in (Availability.READY, Availability.UNPROVISIONED):
             return None
@@ -217,25 +217,25 @@ class Host:
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/", f"{channel.name}.{namespace}"
 
 
-def run_bus(what: Plan, announce: Callable[[str, str], None]) -> int:
+def run_bus(config: RunConfig, announce: Callable[[str, str], None]) -> int:
     """Serve a bus with worker processes until SIGTERM or SIGINT; the exit code.
 
     Args:
-        what: the plan.
+        config: of this run, shared by all workers.
         announce: told the addresses for events (empty in a provisioner) and for admin, once both are bound.
 
     Raises:
         ConfigurationError: an address cannot be used.
     """
-    settings = what.settings
+    settings = config.settings
     with contextlib.ExitStack() as stack:
-        sockets, events, admin = _bind(what, stack)
+        sockets, events, admin = _bind(config, stack)
         metrics = Path(tempfile.mkdtemp(prefix="bus-metrics-"))
         stack.callback(shutil.rmtree, metrics, ignore_errors=True)
         telemetry.enable(metrics)
-        announce("" if DISPATCHER not in what.roles else _shown(events), _shown(admin))
+        announce("" if DISPATCHER not in config.roles else _shown(events), _shown(admin))
         return serve_workers(
-            lambda: Host(what, events, admin),
+            lambda: Host(config, events, admin),
             sockets,
             workers=settings.workers,
             limits=_limits(settings),
@@ -243,21 +243,21 @@ def run_bus(what: Plan, announce: Callable[[str, str], None]) -> int:
         )
 
 
-def serve_bus(what: Plan, stop: threading.Event, started: Callable[[Host, str, str], None]) -> None:
+def serve_bus(config: RunConfig, stop: threading.Event, started: Callable[[Host, str, str], None]) -> None:
     """Serve a bus in this process, on this thread, until `stop` is set: for a demo, and for tests."""
     with contextlib.ExitStack() as stack:
-        sockets, events, admin = _bind(what, stack)
-        host = Host(what, events, admin)
+        sockets, events, admin = _bind(config, stack)
+        host = Host(config, events, admin)
         started(host, _shown(events), _shown(admin))
-        serve(host, sockets, stop, limits=_limits(what.settings))
+        serve(host, sockets, stop, limits=_limits(config.settings))
 
 
-def _bind(what: Plan, stack: contextlib.ExitStack) -> tuple[list[socket.socket], tuple[str, int], tuple[str, int]]:
-    admin = stack.enter_context(bind(what.settings.admin_bind))
+def _bind(config: RunConfig, stack: contextlib.ExitStack) -> tuple[list[socket.socket], tuple[str, int], tuple[str, int]]:
+    admin = stack.enter_context(bind(config.settings.admin_bind))
     sockets = [admin]
     events = ("", 0)
-    if DISPATCHER in what.roles:
-        sockets.append(stack.enter_context(bind(what.settings.bind)))
+    if DISPATCHER in config.roles:
+        sockets.append(stack.enter_context(bind(config.settings.bind)))
         events = sockets[-1].getsockname()[:2]
     return sockets, events, admin.getsockname()[:2]
 

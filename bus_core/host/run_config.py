@@ -94,7 +94,7 @@ class FromCluster:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunConfig:
     """Everything about a run that is known before it starts: made and checked once, shared by all workers."""
 
     settings: Settings
@@ -111,7 +111,7 @@ class Plan:
         return self.origin.leadership(self.bus)
 
 
-def plan(settings: Settings, driver_settings: Mapping[str, Mapping[str, str]] | None = None) -> Plan:
+def make_run_config(settings: Settings, driver_settings: Mapping[str, Mapping[str, str]] | None = None) -> RunConfig:
     """Decide which bus is served by which driver, and check both.
 
     Where only the Bus in a cluster says which driver it is, this waits for the cluster and the Bus.
@@ -149,7 +149,7 @@ def _check_addresses(settings: Settings) -> None:
         )
 
 
-def _from_folder(settings: Settings, path: Path, given: Mapping[str, Mapping[str, str]]) -> Plan:
+def _from_folder(settings: Settings, path: Path, given: Mapping[str, Mapping[str, str]]) -> RunConfig:
     folder = read_folder(path)
     if not folder.exists:
         raise ConfigurationError(f"--manifests {path} is no folder")
@@ -162,10 +162,10 @@ def _from_folder(settings: Settings, path: Path, given: Mapping[str, Mapping[str
     state_dir = settings.state_dir or default_state_dir(path, reference)
     StateDirectory(state_dir, path)  # to hear now, and once, if it cannot be used
     origin = FromFolder(path, state_dir, settings.allow_empty, () if found else (bus_object(reference, name),))
-    return Plan(settings, reference, driver, loaded, origin, ROLES[settings.role])
+    return RunConfig(settings, reference, driver, loaded, origin, ROLES[settings.role])
 
 
-def _from_cluster(settings: Settings, given: Mapping[str, Mapping[str, str]]) -> Plan:
+def _from_cluster(settings: Settings, given: Mapping[str, Mapping[str, str]]) -> RunConfig:
     if settings.master and not _is_address(settings.master):
         raise ConfigurationError(
             f"{settings.origin('master')} {settings.master} is no address of an API server: write https://HOST:PORT"
@@ -186,7 +186,7 @@ def _from_cluster(settings: Settings, given: Mapping[str, Mapping[str, str]]) ->
     client = origin.connect()  # to hear now, and once, if it cannot be used
     name = settings.driver or _driver_in_cluster(client, reference)
     driver, loaded = _load(settings, reference, name, given)
-    return Plan(settings, reference, driver, loaded, origin, ROLES[settings.role])
+    return RunConfig(settings, reference, driver, loaded, origin, ROLES[settings.role])
 
 
 def _is_address(url: str) -> bool:
