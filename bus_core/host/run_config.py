@@ -23,7 +23,8 @@ from bus_core.control_plane.sources.folder.manifests import Folder, read_folder
 from bus_core.control_plane.sources.folder.source import ManifestSource, bus_object
 from bus_core.control_plane.sources.folder.state import StateDirectory, default_state_dir
 from bus_core.control_plane.sources.kubernetes import KubernetesSource, ServiceName, read_bus
-from bus_core.driver.loader import DriverClass, driver_names, installed_drivers, load_driver
+from bus_core.driver.checks import DriverClass
+from bus_core.driver.loader import driver_names, installed_drivers, load_driver
 from bus_core.model.errors import ConfigurationError
 from bus_core.model.references import BusReference
 from bus_core.model.resources import DISPATCHER, PROVISIONER, AnyBus, Bus, Channel, ClusterBus, Role, from_object
