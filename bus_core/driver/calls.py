@@ -48,6 +48,8 @@ class DriverHooks:
         (receive,) = manager.hook.receive.get_hookimpls()
         self._receive = cast("Callable[..., Awaitable[None] | None]", receive.function)
         self._receive_names = tuple(receive.argnames)
+        self._receives_two = self._receive_names == _RECEIVE[:2]
+        self._receives_all = self._receive_names == _RECEIVE
         self.receive_is_async = inspect.iscoroutinefunction(receive.function)
         """Whether `receive` is an `async def`: then calling it returns an awaitable."""
         self._sync_bus: Callable[..., Any] = manager.hook.sync_bus
@@ -63,10 +65,9 @@ class DriverHooks:
 
         Not through pluggy, whose loop over all implementations costs 3 % of an event with one subscription.
         """
-        names = self._receive_names
-        if names == _RECEIVE[:2]:
+        if self._receives_two:
             return self._receive(channel, message)
-        if names == _RECEIVE:
+        if self._receives_all:
             return self._receive(channel, message, parameters)
         given = dict(zip(_RECEIVE, (channel, message, parameters), strict=True))
-        return self._receive(**{name: given[name] for name in names})
+        return self._receive(**{name: given[name] for name in self._receive_names})
