@@ -1,5 +1,7 @@
 """Host, shutdown: how a worker stops. A sequence of stages that share one budget of time.
 
+At first readiness turns 503, the receiver refuses, idle connections close and the driver's `stopping` is set. Then:
+
     stage        at most           if it does not end in time
     receive      3.5 s             the events are cancelled and answered 503: they were not accepted
     monitor      2 s               the hook that still runs is left behind; this process keeps leading until the driver
@@ -100,10 +102,7 @@ class Shutdown:
             seconds_at_most=round(self.remaining(), 3),
         )
         try:
-            self._parts.receiver.refuse("the bus is stopping")
-            connections.close_idle()
-            self._parts.driver_stopping.set()
-            await self._end_receiving()
+            await self._end_receiving(connections)
             await self._stage("monitor", self._parts.monitor.stop, MONITOR)
             await self._stage("drain", self._drain, self._drain_timeout + DRAIN_END)
         finally:
@@ -119,9 +118,16 @@ class Shutdown:
                 left_behind=self._left_behind,
             )
 
-    async def _end_receiving(self) -> None:
+    async def _end_receiving(self, connections: Connections) -> None:
         began = time.monotonic()
-        cancelled = await self._parts.receiver.drained(RECEIVE)
+        try:
+            self._parts.receiver.refuse("the bus is stopping")
+            self._parts.driver_stopping.set()
+            connections.close_idle()
+            cancelled = await self._parts.receiver.drained(RECEIVE)
+        except Exception:
+            log.exception("a stage of the shutdown failed", stage="receive")
+            return
         if cancelled:
             self._left_behind.append("receive")
             log.warning("events were not received in time and are answered 503", stage="receive", cancelled=cancelled)

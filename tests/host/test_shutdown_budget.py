@@ -122,6 +122,7 @@ class Hanging:
         seconds = time.monotonic() - began
         for sender in self._senders:
             sender.join()
+        print(f"ended {seconds:.1f} s after SIGTERM")
         assert seconds < DRAIN + GRACE
         assert len(process.says('"stopping"')) == 1
         assert len(process.says('"stopped"')) == 1
