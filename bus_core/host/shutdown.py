@@ -11,8 +11,9 @@ At first readiness turns 503, the receiver refuses, idle connections close and t
     driver       2 s or more       the driver's exit stack is left behind
     connections  0.5 s             they end with the process
 
-The budget is `--drain-timeout` and `GRACE` seconds, after which the server kills a worker. A stage that ends early
-leaves its time to the driver. A stage that fails or does not end is logged, and the next one begins.
+The server kills a worker `--drain-timeout` and `GRACE` seconds after the stop began. The budget is one second less, which
+the server needs for itself. A stage that ends early leaves its time to the driver. A stage that fails or does not end in
+time is logged, and the next one begins.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ class Parts:
     """What a shutdown stops.
 
     Attributes:
-        receiver: answers 503 from then on.
-        hooks: call the driver no more once it closes.
+        receiver: refuses events, and ends those that it is receiving.
+        hooks: refuse the monitor's calls once the driver closes.
         monitor: ends, and gives leadership up.
         driver_stopping: `DriverContext.stopping`.
         driver_exit: `DriverContext.exit_stack`.
-        delivery: is drained.
+        delivery: drains its lanes.
         dispatcher: closes its connections.
     """
 
