@@ -1,7 +1,7 @@
-"""Counters, gauges and loggers. Silent in library use: nothing is measured until the host calls `enable`.
+"""Telemetry: counters, gauges and loggers. A library is silent: nothing is measured until the host calls `enable`.
 
-The only importer of prometheus-client, which must not be imported before PROMETHEUS_MULTIPROC_DIR is set: it decides at
-its import whether values are shared between processes (measured: set later, the variable has no effect).
+This file alone imports prometheus-client, and not before PROMETHEUS_MULTIPROC_DIR is set. prometheus-client decides at
+its import whether processes share values (measured: the variable has no effect if it is set later).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _enabled = False
 
 
 class _Metric:
-    """A named metric that does nothing until telemetry is enabled.
+    """A named metric. It does nothing until telemetry is enabled.
 
     Args:
-        name: in Prometheus' form, with the prefix `bus_`.
-        help_text: one line for people.
-        labels: the names of its labels; the methods take their values in this order.
+        name: in the form of Prometheus, with the prefix `bus_`.
+        help_text: one line of description.
+        labels: the names of its labels; the methods take the values in this order.
     """
 
     def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
@@ -39,7 +39,7 @@ class _Metric:
         self.help = help_text
         self.labels = tuple(labels)
         _metrics.append(self)
-        if _enabled:  # of a driver that is loaded late
+        if _enabled:  # the metric of a driver that is loaded late
             self.connect()
 
     def connect(self) -> None:
@@ -47,7 +47,7 @@ class _Metric:
 
 
 class Counter(_Metric):
-    """Counts upwards, over all workers. Thread-safe. A driver makes its own once, at module level."""
+    """A count that only grows, summed over all workers. Thread-safe. A driver makes its counters at module level."""
 
     _real: prometheus_client.Counter | None = None
 
@@ -63,25 +63,26 @@ class Counter(_Metric):
 
 
 class Gauge(_Metric):
-    """A level; with several workers the sum over those alive. Thread-safe. A driver makes its own at module level."""
+    """A level, summed over the workers that are alive. Thread-safe. A driver makes its gauges at module level."""
 
     _real: prometheus_client.Gauge | None = None
 
     def connect(self) -> None:
         from prometheus_client import Gauge as PrometheusGauge
 
-        # `livesum` forgets a dead worker's share; a plain gauge would keep it for ever (measured).
+        # `livesum` drops the share of a dead worker; a plain gauge keeps it (measured).
         self._real = PrometheusGauge(self.name, self.help, self.labels, multiprocess_mode="livesum")
 
     def set(self, value: float, *labels: str) -> None:
+        """Set the level under the given label values."""
         if self._real is not None:
             (self._real.labels(*labels) if labels else self._real).set(value)
 
     def forget(self, *labels: str) -> None:
-        """Drop the series of something that is gone."""
+        """Remove a series. Where workers share values a series cannot be removed, so it becomes zero."""
         if self._real is not None:
             self._real.labels(*labels).set(0)
-            if not os.environ.get(_MULTIPROCESS):  # where a series cannot be removed, and zero has to do
+            if not os.environ.get(_MULTIPROCESS):
                 self._real.remove(*labels)
 
 
@@ -97,10 +98,10 @@ reconciles = Counter("bus_reconciles", "Reconciled channels, by result", ["resul
 
 
 def enable(directory: Path | None = None) -> None:
-    """Start measuring. Call once per process, before the workers are forked.
+    """Start measuring. Call it once, before the workers are forked; a second call does nothing.
 
     Args:
-        directory: where the workers share their values; None for a lone process.
+        directory: where the workers share their values; None if there is one process.
     """
     global _enabled  # noqa: PLW0603  # one process, one registry: prometheus-client keeps it so
     if _enabled:
@@ -114,7 +115,11 @@ def enable(directory: Path | None = None) -> None:
 
 
 def worker_died(pid: int) -> None:
-    """Forget a dead worker's share of the gauges; its counts stay."""
+    """Drop the share of a dead worker from the gauges. Its counts stay.
+
+    Args:
+        pid: the worker's process id.
+    """
     if os.environ.get(_MULTIPROCESS):
         from prometheus_client import multiprocess
 
@@ -122,7 +127,7 @@ def worker_died(pid: int) -> None:
 
 
 def exposition() -> tuple[bytes, str]:
-    """All metrics of all workers in Prometheus text form, and the content type to serve them with."""
+    """The metrics of all workers in the text format of Prometheus, and their content type."""
     from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 
     registry: CollectorRegistry = REGISTRY
@@ -133,8 +138,10 @@ def exposition() -> tuple[bytes, str]:
 
 
 def get_logger(name: str) -> BoundLogger:
-    """A structlog logger on the standard library's `logging`: `bus run` configures how it looks, a program that uses
-    bus_core as a library configures `logging` as for any other package."""
+    """A structlog logger on the standard library's `logging`.
+
+    `bus run` configures its format. A program that uses bus_core as a library configures `logging` as usual.
+    """
     return cast(
         BoundLogger,
         structlog.wrap_logger(

@@ -40,7 +40,7 @@ def run_bus(*arguments: str | Path, env: Mapping[str, str] | None = None) -> sub
 
 def _serve() -> None:
     import bus_core.cli
-    import bus_core.host.host  # what a command would import, already here
+    import bus_core.host.run  # what a command would import, already here
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -22,7 +22,8 @@ from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option
 from bus_core.cli.subscriber import Arrival, Subscriber
 from bus_core.data_plane.dispatch import MessageDispatcher
-from bus_core.host.host import Host, serve_bus
+from bus_core.host.host import Host
+from bus_core.host.run import serve_bus
 from bus_core.host.run_config import make_run_config
 from bus_core.model.errors import BusError
 

@@ -9,7 +9,7 @@ import click
 
 from bus_core.cli.logs import set_up_logging
 from bus_core.cli.options import read_assignments, read_settings, set_option, settings_options
-from bus_core.host.host import run_bus
+from bus_core.host.run import run_bus
 from bus_core.host.run_config import StoppedError, make_run_config
 from bus_core.settings.problems import mistyped_variables
 from bus_core.telemetry import get_logger

@@ -1,7 +1,7 @@
-"""What a driver implements: the hook specifications, and the context that a driver is given.
+"""Driver contract: the hooks that a driver implements, and the context that the host hands to it.
 
-Each method is a pluggy hook; an implementation carries `@hookimpl` and may take fewer arguments than are listed here.
-Returning means done, raising means failed (see `bus_core.model.errors` for what each error asks for).
+Each method is a pluggy hook. An implementation carries `@hookimpl` and may take fewer arguments than are listed here.
+Returning means done; raising means failed. `bus_core.model.errors` says what each error leads to.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-class Driver(Protocol):
-    """A bus driver. The four resource hooks are plain functions, idempotent, serialised per channel, called on
-    monitor threads; `receive` is called concurrently."""
+class ResourceHooks(Protocol):
+    """The four hooks of a resource's way. This is the one place where their arguments are declared.
+
+    They are plain functions, idempotent, called on the monitor's threads, and serialised per channel.
+    """
 
     @hookspec(firstresult=True)
     def provision(self, channel: Channel, parameters: ResolvedParameters) -> None:
@@ -62,8 +64,12 @@ class Driver(Protocol):
 
     @hookspec(firstresult=True)
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> None:
-        """The subscription is gone for good (never: the process stops). Must be safe in N workers and when nobody
-        in this process ever subscribed."""
+        """Stop carrying events to a subscription that was deleted. Not called on shutdown. Must be safe in N workers,
+        and also where this process never called `subscribe`."""
+
+
+class Driver(ResourceHooks, Protocol):
+    """A bus driver: the resource hooks, and `receive`, which is called concurrently."""
 
     @hookspec(firstresult=True)
     def receive(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bus_core.control_plane.crds.validation import DNS_LABEL
-from bus_core.driver.loader import DriverClass, driver_names, installed_drivers, load_driver
+from bus_core.driver.checks import DriverClass
+from bus_core.driver.loader import driver_names, installed_drivers, load_driver
 from bus_core.model.errors import ConfigurationError
 from bus_core.model.references import BusReference
 from bus_core.settings.resolve import driver_sections, load_driver_settings

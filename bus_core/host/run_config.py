@@ -8,7 +8,7 @@ from typing import Any
 from bus_core.control_plane.cluster.access import in_cluster
 from bus_core.control_plane.leadership import Leadership
 from bus_core.control_plane.sources import Source
-from bus_core.driver.loader import DriverClass
+from bus_core.driver.checks import DriverClass
 from bus_core.host.choice import Assignments, Choice
 from bus_core.host.from_cluster import FromCluster, StoppedError, choose_from_cluster
 from bus_core.host.from_folder import FromFolder, choose_from_folder

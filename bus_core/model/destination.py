@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from bus_core.model.addresses import bracket
 from bus_core.model.errors import DestinationError, InvalidMessageError
 from bus_core.model.references import DEFAULT_NAMESPACE, MAX_HOST_LENGTH, ChannelReference
 
@@ -74,7 +75,7 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
     if not separator and is_single_label(host):
         host = f"{host}.{namespace or DEFAULT_NAMESPACE}.{CLUSTER_SUFFIX}".lower()
     _check_host(text, host)
-    shown_host = f"[{host}]" if ":" in host else host
+    shown_host = bracket(host)
     shown_port = "" if port == DEFAULT_PORTS[scheme] else f":{port}"
     return Destination(
         scheme, host, port, target if target.startswith("/") else f"/{target}", f"{shown_host}{shown_port}"

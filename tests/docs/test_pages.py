@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from kafka_bus.settings import KafkaSettings
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
-REQUIRED_HOOKS = [name for name, member in vars(Driver).items() if hasattr(member, "bus_core_spec")]
+REQUIRED_HOOKS = [name for name, member in inspect.getmembers(Driver) if hasattr(member, "bus_core_spec")]
 OPTIONAL_HOOKS = [name for name, member in vars(BusSyncing).items() if hasattr(member, "bus_core_spec")]
 
 

@@ -16,7 +16,7 @@ from bus_core import (
     Subscription,
     hookimpl,
 )
-from bus_core.driver.loader import check_driver
+from bus_core.driver.checks import check_driver
 from bus_core.model.resources import AnyBus
 
 

@@ -31,6 +31,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bus_core/control_plane/monitor/cache.py", "import bus_core.data_plane.delivery", "floors"),
         ("bus_core/control_plane/sources/folder/check.py", "import bus_core.data_plane.dispatch", "floors"),
         ("bus_core/control_plane/monitor/cache.py", "import bus_core.data_plane.delivery", "planes"),
+        ("bus_core/driver/calls.py", "import bus_core.driver.loader", "floors"),
         ("bus_core/model/destination.py", "import bus_core.model.resources", "inside the model"),
         ("bus_core/model/message.py", "import bus_core.model.errors", "inside the model"),
         ("bus_core/data_plane/delivery/lane.py", "import urllib3", "only dispatch and cluster import urllib3"),

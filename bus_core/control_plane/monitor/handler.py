@@ -1,4 +1,4 @@
-"""What a reconcile calls: a driver's hooks, or the handler functions of a program that uses the Monitor alone."""
+"""Monitor, hooks: what a reconcile calls, either a driver's hooks or a program's own handler functions."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from bus_core.driver.hookspecs import BusSyncing, ResourceHooks
 from bus_core.model.parameters import Parameter, ResolvedParameters
 from bus_core.model.resources import DISPATCHER, PROVISIONER, AnyBus, Channel, Role, Subscription
 
 
-class Hooks(Protocol):
-    """The resource hooks of `bus_core.driver.hookspecs.Driver`, called with every argument."""
+class Hooks(ResourceHooks, BusSyncing, Protocol):
+    """The hooks that the monitor calls. Their arguments are declared in `bus_core.driver.hookspecs`."""
 
     declared: Sequence[Parameter]
-
-    def sync_bus(self, bus: AnyBus) -> None: ...
-
-    def provision(self, channel: Channel, parameters: ResolvedParameters) -> None: ...
-
-    def unprovision(self, channel: Channel, parameters: ResolvedParameters) -> None: ...
-
-    def subscribe(
-        self,
-        channel: Channel,
-        subscription: Subscription,
-        parameters: ResolvedParameters,
-        channel_parameters: ResolvedParameters,
-    ) -> None: ...
-
-    def unsubscribe(self, channel: Channel, subscription: Subscription) -> None: ...
+    """The parameters that the driver declares."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorEventHandlerFuncs:
-    """Functions to call when a resource requires it; each is optional, and those that are set define the role.
+    """Functions that the monitor calls when a resource changes. Each is optional; those that are set define the role.
 
-    They are called on monitor threads, serialised per channel, again after a change, and must be idempotent. Raising
-    means failed: `TemporaryError` is tried again after its time, `PermanentError` after the next change of the
-    resource, anything else with back-off.
+    The monitor calls them on its own threads, one at a time for each channel, and again after a change: they must be
+    idempotent. A function that raises has failed. The monitor calls it again: after `TemporaryError` when its
+    `retry_after` has passed, after `PermanentError` when the resource changes, after any other error with back-off.
     """
 
     bus_func: Callable[[AnyBus], None] | None = None
@@ -58,7 +44,7 @@ class MonitorEventHandlerFuncs:
 
 
 class FunctionHooks:
-    """Handler functions in the form of hooks."""
+    """Adapts handler functions to `Hooks`."""
 
     declared: Sequence[Parameter] = ()
 

@@ -16,6 +16,7 @@ import falcon.asgi
 
 from bus_core import telemetry
 from bus_core.data_plane.server import ASGIApp, Connections, Limits, Receive, Scope, Send, bind, serve
+from bus_core.model.addresses import format_address
 from bus_core.model.errors import InvalidMessageError, MessageTooLargeError, TemporaryError, UnknownChannelError
 from bus_core.model.headers import ForwardedHeaders
 from bus_core.model.message import Message
@@ -26,6 +27,7 @@ ReceiverFunc = Callable[[ChannelReference, Message], Awaitable[None] | None]
 MAX_BODY = 1 << 20
 _CACHE_LIMIT = 1024
 _FLUSH = 0.25
+_LAST_ANSWERS = 0.5  # seconds for the answers to events that are cancelled
 
 log = telemetry.get_logger(__name__)
 
@@ -71,8 +73,9 @@ class MessageReceiver:
         self._forwarded = forwarded or ForwardedHeaders()
         self._channels: dict[bytes, ChannelReference] = {}
         self._accepted: dict[ChannelReference, int] = {}  # since the last flush
-        self._in_flight = 0
+        self._in_flight: set[asyncio.Task[Any]] = set()
         self._refusing = ""
+        self._giving_up = False  # `drained` has cancelled what is in flight
         self.address: str | None = None
         """HOST:PORT once `run` listens."""
         self.listening = threading.Event()
@@ -84,11 +87,13 @@ class MessageReceiver:
         if self._refusing:
             self._refuse(resp, 503, "stopping", self._refusing, retry_after=1.0)
             return
-        self._in_flight += 1
+        task = asyncio.current_task()
+        assert task is not None  # a responder runs in one
+        self._in_flight.add(task)
         try:
             await self._take(req, resp)
         finally:
-            self._in_flight -= 1
+            self._in_flight.discard(task)
 
     def run(self, stop: threading.Event) -> None:
         """Listen and receive until `stop` is set. Works on any thread; the function shares the caller's memory.
@@ -97,8 +102,7 @@ class MessageReceiver:
             ConfigurationError: the address cannot be used.
         """
         with bind(self._bind) as listener:
-            host, port = listener.getsockname()[:2]
-            self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self.address = format_address(listener.getsockname()[:2])
             self.listening.set()
             try:
                 serve(_Alone(self), [listener], stop, Limits(max_connections=10_000))
@@ -109,13 +113,38 @@ class MessageReceiver:
         """From now on answer every event 503 + Retry-After."""
         self._refusing = why
 
-    async def drained(self) -> None:
-        """Wait until the events that are being received are answered. Call `refuse` before."""
-        while self._in_flight:
-            await asyncio.sleep(0.005)
+    async def drained(self, timeout: float = math.inf) -> int:
+        """Wait until the events that are being received are answered. Call `refuse` before.
+
+        Args:
+            timeout: seconds. An event that is not answered by then is cancelled and answered 503. The thread of a plain
+                `def` cannot be cancelled: its event is answered, and the thread is left behind.
+
+        Returns:
+            How many events were cancelled.
+        """
+        await self._wait_in_flight(timeout)
+        cancelled = len(self._in_flight)
+        if cancelled:
+            self._giving_up = True
+            for task in self._in_flight:
+                task.cancel()
+            await self._wait_in_flight(_LAST_ANSWERS)
         self._flush()
         if self._pool is not None:
-            self._pool.shutdown(wait=False)
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        return cancelled
+
+    @property
+    def in_flight(self) -> int:
+        """How many events are being received now. Read it on the event loop."""
+        return len(self._in_flight)
+
+    async def _wait_in_flight(self, timeout: float) -> None:
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout
+        while self._in_flight and now() < deadline:
+            await asyncio.sleep(0.005)
 
     async def _take(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         channel: ChannelReference | None = None
@@ -140,7 +169,9 @@ class MessageReceiver:
         except (asyncio.CancelledError, concurrent.futures.CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise
+                if not self._giving_up:
+                    raise
+                task.uncancel()  # it goes on, with the answer
             # Not this call was cancelled but what the driver waited for, such as the outcome of a `submit`.
             self._refuse(resp, 503, "busy", "the event was given up while it was received", retry_after=1.0)
         except Exception:

@@ -1,0 +1,56 @@
+"""Host, admission: hands an event from the receiver to the driver, if its channel can take events."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from bus_core.control_plane.monitor import Availability, Monitor
+from bus_core.driver.calls import DriverHooks
+from bus_core.model.errors import TemporaryError, UnknownChannelError
+from bus_core.model.message import Message
+from bus_core.model.parameters import ResolvedParameters
+from bus_core.model.references import BusReference, ChannelReference
+
+
+class Admission:
+    """The step of an event's way between the receiver and the driver.
+
+        MessageReceiver → Admission.receive → DriverHooks.receive → the driver's receive → context.publish or submit
+
+    `receive` and `receive_async` may be called from any thread.
+
+    Args:
+        bus: the bus, for error messages.
+        monitor: knows which channels are ready.
+        driver: takes the events.
+    """
+
+    def __init__(self, bus: BusReference, monitor: Monitor, driver: DriverHooks) -> None:
+        self._bus = bus
+        self._monitor = monitor
+        self._driver = driver
+
+    def receive(self, channel: ChannelReference, message: Message) -> Awaitable[None] | None:
+        """Hand an event to a driver whose `receive` is a plain `def`.
+
+        Raises:
+            UnknownChannelError: the bus has no such channel.
+            TemporaryError: the channel cannot take events yet.
+            Exception: any error of the driver.
+        """
+        return self._driver.receive(channel, message, self._parameters(channel))
+
+    async def receive_async(self, channel: ChannelReference, message: Message) -> None:
+        """Hand an event to a driver whose `receive` is an `async def`. Raises the same errors as `receive`."""
+        accepted: Awaitable[None] | None = self._driver.receive(channel, message, self._parameters(channel))
+        if accepted is not None:
+            await accepted
+
+    def _parameters(self, channel: ChannelReference) -> ResolvedParameters:
+        """The parameters of a channel that can take events."""
+        view = self._monitor.lookup(channel)
+        if view.availability is Availability.READY:
+            return view.parameters
+        if view.availability is Availability.ABSENT:
+            raise UnknownChannelError(f"there is no channel {channel} on the bus {self._bus}")
+        raise TemporaryError(f"{channel}: {view.availability.value}")
