@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 ALL := --override-ini=addopts="--import-mode=importlib --strict-markers -ra --ignore=tests/bench"
 PROJECTS := . plugins/stub_bus plugins/kafka_bus
 LOWEST := .venv-lowest
-TEST_TOOLS := pytest pytest-timeout pytest-xdist hypothesis cloudevents hatchling editables
+TEST_TOOLS := pytest pytest-timeout pytest-xdist hypothesis cloudevents hatchling editables uv
 # These tests are about the tools of the checkout: ruff, mypy and import-linter, which want newer libraries.
 NOT_LOWEST := --ignore=tests/house --ignore=tests/drivers/test_typing.py
 
