@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bus_core.control_plane.leadership import ALWAYS, Leadership
 from bus_core.driver.hookspecs import BusSyncing, Driver, DriverContext, DriverSettings, Outcome, hookimpl
+from bus_core.model.delivery_spec import DeliverySpec
 from bus_core.model.errors import (
     BusError,
     BusyError,
@@ -40,7 +41,6 @@ from bus_core.model.resources import (
     Channel,
     ChannelSpec,
     ClusterBus,
-    DeliverySpec,
     Metadata,
     Subscription,
     SubscriptionSpec,

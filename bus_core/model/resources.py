@@ -1,4 +1,4 @@
-"""The resources a bus reads: Bus, ClusterBus, Channel, Subscription, and their DeliverySpec.
+"""The resources that a bus reads: Bus, ClusterBus, Channel and Subscription.
 
 Immutable views of `channels.knative.dev/v1alpha1` objects, whether they come from a folder or from a cluster. They are
 built from objects that the CRD schema has already accepted, so `from_object` reads and does not judge.
@@ -6,14 +6,12 @@ built from objects that the CRD schema has already accepted, so `from_object` re
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
-from pydantic import TypeAdapter
-
 from bus_core.model.conditions import Condition
+from bus_core.model.delivery_spec import DELIVERY_DEFAULTS, DeliverySpec
 from bus_core.model.parameters import Parameter, ParameterScope
 from bus_core.model.references import DEFAULT_NAMESPACE, BusReference, ChannelReference, SubscriptionReference
 
@@ -26,8 +24,6 @@ PROVISIONER: Final = "provisioner"
 Role = Literal["dispatcher", "provisioner"]
 
 Kind = Literal["Bus", "ClusterBus", "Channel", "Subscription"]
-
-_duration = TypeAdapter(dt.timedelta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +38,7 @@ class ResourceKey:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
+# wide: each field is one of the API's ObjectMeta
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """The part of ObjectMeta that a bus uses. `deleted` says that a deletionTimestamp is set."""
@@ -72,40 +69,6 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class DeliverySpec:
-    """How delivery is tried and where it gives up (Knative's DeliverySpec). Durations are seconds; None: not said."""
-
-    retry: int | None = None
-    backoff_policy: Literal["linear", "exponential"] | None = None
-    backoff_delay: float | None = None
-    timeout: float | None = None
-    retry_after_max: float | None = None
-    dead_letter_sink: str | None = None
-
-    @classmethod
-    def from_object(cls, data: Mapping[str, Any] | None) -> Self:
-        data = data or {}
-        return cls(
-            retry=data.get("retry"),
-            backoff_policy=data.get("backoffPolicy"),
-            backoff_delay=_seconds(data.get("backoffDelay")),
-            timeout=_seconds(data.get("timeout")),
-            retry_after_max=_seconds(data.get("retryAfterMax")),
-            dead_letter_sink=data.get("deadLetterSink"),
-        )
-
-    def over(self, other: DeliverySpec) -> DeliverySpec:
-        """This spec, with the fields it does not say taken from `other`."""
-        mine = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(other, **{name: value for name, value in mine.items() if value is not None})
-
-
-DELIVERY_DEFAULTS = DeliverySpec(
-    retry=5, backoff_policy="exponential", backoff_delay=0.2, timeout=30.0, retry_after_max=60.0, dead_letter_sink=None
-)
-
-
-@dataclass(frozen=True, slots=True)
 class BusSpec:
     """`driver` is an entry-point name, empty when the Bus leaves it to the command line."""
 
@@ -130,7 +93,7 @@ class ChannelSpec:
     bus: str = ""
     cluster_bus: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
-    delivery: DeliverySpec = DeliverySpec()
+    delivery: DeliverySpec = field(default_factory=DeliverySpec)
 
     @classmethod
     def from_object(cls, data: Mapping[str, Any]) -> Self:
@@ -150,7 +113,7 @@ class SubscriptionSpec:
     subscriber: str = ""
     reply_to: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
-    delivery: DeliverySpec = DeliverySpec()
+    delivery: DeliverySpec = field(default_factory=DeliverySpec)
 
     @classmethod
     def from_object(cls, data: Mapping[str, Any]) -> Self:
@@ -308,11 +271,6 @@ def from_object(data: Mapping[str, Any]) -> Resource:
     if kind == "ClusterBus":
         return ClusterBus(meta, spec=BusSpec.from_object(spec), conditions=conditions, observed_generation=observed)
     raise KeyError(kind)
-
-
-def _seconds(duration: str | None) -> float | None:
-    """ISO 8601 duration, such as PT0.2S, in seconds."""
-    return None if duration is None else _duration.validate_python(duration).total_seconds()
 
 
 def _arguments(data: Any) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
     python -m tests.house.concurrency     # prints the difference
 
-A thread has a name that is a literal or an f-string; `f"reconcile-{n}"` stands on the page as `reconcile-…`. A lock is an
-attribute, and stands on the page as `Class._attribute`.
+A thread has a name that is a literal or an f-string; `f"reconcile-{n}"` stands on the page as `reconcile-…`. A lock is
+an attribute, and stands on the page as `Class._attribute`.
 """
 
 from __future__ import annotations

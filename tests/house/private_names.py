@@ -200,9 +200,9 @@ class _Reader(ast.NodeVisitor):
                 self._define(touched, item.name, item.lineno)
             elif isinstance(item, ast.Assign | ast.AnnAssign):
                 targets = item.targets if isinstance(item, ast.Assign) else [item.target]
-                for target in (name for target in targets for name in ast.walk(target)):
-                    if isinstance(target, ast.Name):
-                        self._define(touched, target.id, item.lineno)
+                for part in (inner for target in targets for inner in ast.walk(target)):
+                    if isinstance(part, ast.Name):
+                        self._define(touched, part.id, item.lineno)
         self.classes.append((node, touched))
         self._open.append(touched)
         self.generic_visit(node)

@@ -10,7 +10,7 @@ from tests.house.sources import PRODUCT
 from tests.support import ROOT
 
 CODE = textwrap.dedent(
-    '''
+    """
     import threading
     from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +23,7 @@ CODE = textwrap.dedent(
         def start(self, n):
             threading.Thread(target=self.run, name="time").start()
             threading.Thread(target=self.run, name=f"work-{n}").start()
-    '''
+    """
 )
 LISTED = """
 ## Threads
