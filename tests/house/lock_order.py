@@ -26,7 +26,7 @@ class LockOrder:
 
     def install(self) -> None:
         """From now on the locks that our packages make are recorded."""
-        threading.Lock, threading.RLock = (self._maker(real) for real in self._real)  # type: ignore[misc,assignment]
+        threading.Lock, threading.RLock = (self._maker(real) for real in self._real)  # type: ignore[assignment]
 
     def remove(self) -> None:
         """Give back the real locks; those that were made meanwhile go on being recorded."""
