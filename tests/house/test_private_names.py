@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.private_names import MOST_EXCEPTIONS, Exemption, check, exemptions, is_private, moved, verdict
+from tests.house.private_names import MOST_EXCEPTIONS, Exemption, check, exemptions, moved, verdict
+from tests.house.private_uses import is_private
 from tests.house.sources import ROOT
 
 FOUND = {
@@ -23,6 +24,11 @@ FOUND = {
     "an attribute that is set": ("def set_up(request):\n    request._receive = None", "_receive"),
     "an attribute that is deleted": ("def drop(request):\n    del request._receive", "_receive"),
     "self outside of a class": ("def patched(self):\n    return self._sock", "_sock"),
+    "an argument that may be of another class": (
+        "class A:\n    _x = 1\n    def same(self, other: object):\n        return other._x",
+        "_x",
+    ),
+    "a variable of another class": ("class A:\n    _x = 1\n    def f(self):\n        b = B()\n        b._x = 2", "_x"),
     "getattr": ("def read(request):\n    return getattr(request, '_receive', None)", "_receive"),
     "setattr": ("def read(request):\n    setattr(request, '_receive', 1)", "_receive"),
     "object.__setattr__": ("def read(request):\n    object.__setattr__(request, '_receive', 1)", "_receive"),
@@ -97,6 +103,7 @@ def test_each_sort_of_use_is_found(tmp_path: Path, sort: str) -> None:
 def test_good_code_passes(tmp_path: Path) -> None:
     good = """
         from __future__ import annotations
+        import copy
         import sys
         import threading
         from http.client import HTTPConnection as _Connection
@@ -124,6 +131,14 @@ def test_good_code_passes(tmp_path: Path) -> None:
             @classmethod
             def make(cls) -> Own:
                 return cls(cls._name())
+
+            def __eq__(self, other: Own) -> bool:
+                return self._seen == other._seen
+
+            def with_later(self, later: int) -> Own:
+                made = copy.copy(self)
+                made._later = later
+                return made
 
             @staticmethod
             def _name() -> str:
