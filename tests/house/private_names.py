@@ -121,12 +121,13 @@ def _check_bases(reader: Reader, node: ast.ClassDef, touched: Touched, module: M
 def _private_names(klass: type) -> set[str]:
     """The private names that a class itself has: in its body, and as attributes that its methods set on `self`."""
     names = {name for name in vars(klass) if is_private(name) and not name.startswith("_abc_")}
-    names |= {name for name in vars(klass).get("__annotations__", {}) if is_private(name)}
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(klass)))
     except (OSError, TypeError, SyntaxError):  # a class written in C, or made at run time
         return names
     for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_private(node.target.id):
+            names.add(node.target.id)  # a name that is only annotated; Python 3.14 does not keep it in `vars`
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_private(node.attr):
             names |= {node.attr} if isinstance(node.value, ast.Name) and node.value.id == "self" else set()
     return names
