@@ -40,11 +40,11 @@ from bus_core.model.resources import (
     Channel,
     ChannelSpec,
     ClusterBus,
-    DeliverySpec,
     Metadata,
     Subscription,
     SubscriptionSpec,
 )
+from bus_core.model.specs import DeliverySpec
 from bus_core.telemetry import Counter, Gauge
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from bus_core.data_plane.delivery import Delivery, LaneLimits, Target
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference, SubscriptionReference
-from bus_core.model.resources import DeliverySpec
+from bus_core.model.specs import DeliverySpec
 from tests.support import wait_for
 
 ORDERS = ChannelReference("orders")

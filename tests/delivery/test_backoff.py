@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bus_core.data_plane.delivery.backoff import MAX_BACKOFF, delay, is_retryable, retry_after
 from bus_core.model.errors import DeadlineError, DispatchError, ResponseError
-from bus_core.model.resources import DeliverySpec
+from bus_core.model.specs import DeliverySpec
 
 BackoffPolicy = Literal["linear", "exponential"]
 NOW = dt.datetime(2030, 1, 2, 3, 4, 5, tzinfo=dt.UTC)

@@ -14,7 +14,7 @@ from bus_core.data_plane.delivery.lane import Lane
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference, SubscriptionReference
-from bus_core.model.resources import DeliverySpec
+from bus_core.model.specs import DeliverySpec
 from tests.delivery.rig import FAST, ORDERS, event_loop, rig
 from tests.support import Answer, Request, subscriber, wait_for
 

@@ -21,7 +21,7 @@ from bus_core.data_plane.delivery.lane import Lane
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference, SubscriptionReference
-from bus_core.model.resources import DeliverySpec
+from bus_core.model.specs import DeliverySpec
 from tests.delivery.crowd import Crowd, stamp
 from tests.delivery.rig import attach, event_loop
 from tests.support import wait_for

@@ -5,6 +5,7 @@
 ```python                  run as a script
 ```LANG file=NAME          written to a file first; python with norun is only written
 ```LANG skip="reason"      not run; the list of these is asserted by the tests
+```console checkout        run in a clone of this repository, beside the environment of the tests
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.support import ROOT, free_port, request, wait_for
 
@@ -67,6 +70,11 @@ class Reader:
             "BUS_BIND": f"127.0.0.1:{self.ports['8080']}",
             "BUS_ADMIN_BIND": f"127.0.0.1:{self.ports['9090']}",
             "PYTHONUNBUFFERED": "1",
+            **{
+                f"GIT_{who}_{what}": "reader@example.com"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
             **env,
         }
         self.running: list[subprocess.Popen[bytes]] = []
@@ -106,16 +114,26 @@ class Reader:
             if command and "background" in block.info:
                 self.start(command)
             elif command:
-                output = self.run(command)
+                output = self.run(command, self.checkout() if "checkout" in block.info else None)
                 for shown in expected:
                     for part in filter(None, (piece.strip() for piece in shown.split("…"))):
                         assert part in output, f"{command}\nshould print {part!r}, printed:\n{output}"
             command, expected = line[2:], []
 
-    def run(self, command: str) -> str:
+    def checkout(self) -> Path:
+        """A clone of this repository, made at the first need. It has the environment that runs the tests."""
+        clone = self.folder / "bus-core"
+        if not (ROOT / ".git").exists():
+            pytest.skip("this is no git checkout")
+        if not clone.exists():
+            self.run(f"git clone --quiet --no-local '{ROOT}' bus-core")
+            (clone / ".venv").symlink_to(sys.prefix)
+        return clone
+
+    def run(self, command: str, where: Path | None = None) -> str:
         result = subprocess.run(
             ["bash", "-c", command],
-            cwd=self.folder,
+            cwd=where or self.folder,
             env=self.env,
             capture_output=True,
             text=True,

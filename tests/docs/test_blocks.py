@@ -14,6 +14,9 @@ from tests.support import ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SKIPS = {
     ("performance.md", "takes a quarter of an hour; a benchmark is no test"),
+    ("release.md", "takes half an hour"),
+    ("release.md", "installs from a package index; make e2e does the same"),
+    ("release.md", "publishes"),
     ("README.md", "runs the whole suite; .ci/run and the tests of the demo do it"),
 }
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.house.sources import PRODUCT, python_files
+from tests.house.wide import wide_classes
 from tests.support import ROOT
 
-CODE = sorted(
-    path
-    for folder in ("bus_core", "plugins", "tests")
-    for path in (ROOT / folder).rglob("*.py")
-    if ".venv" not in path.parts and path.name != "conftest.py"
-)
+CODE = [path for path in python_files("bus_core", "plugins", "tests") if path.name != "conftest.py"]
+MOST_LINES = 300
+LONGEST_FIRST_LINE = 120
 
 
 def tracked() -> list[Path]:
@@ -30,7 +29,72 @@ def test_a_file_says_what_it_is_for_and_is_not_two(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines, "an empty file has no purpose"
     assert lines[0].startswith(('"""', "#")), "the first line says what the file is for"
-    assert len(lines) <= 400, "past 400 lines it is two files"
+    assert len(lines) <= MOST_LINES, f"{len(lines)} lines; past {MOST_LINES} it is two files"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_first_line_is_one_sentence(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert len(first) <= LONGEST_FIRST_LINE
+    assert first.startswith('"""')
+    assert first.removesuffix('"""').endswith("."), f"a first line ends with a period: {first}"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_class_is_not_wide_or_says_why(path: Path) -> None:
+    assert list(wide_classes(path)) == []
+
+
+def rooms() -> list[str]:
+    """Every folder of bus_core that holds code, as the architecture page writes it."""
+    folders = {path.parent.relative_to(ROOT / "bus_core") for path in python_files("bus_core")}
+    return sorted(f"{folder.as_posix()}/" for folder in folders if folder.parts)
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_the_architecture_page_names_each_room(room: str) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.search(rf"(?<![\w/]){re.escape(room)}", text) or f"bus_core/{room}" in text, f"{room} is missing"
+
+
+def test_there_are_rooms_to_name() -> None:
+    assert {"model/", "data_plane/delivery/", "control_plane/sources/folder/"} <= set(rooms())
+
+
+TWO_DECORATORS = """
+import dataclasses
+
+{comment}
+@dataclasses.dataclass
+class Wide:
+{fields}
+"""
+FIELDS = "\n".join(f"    field{n}: int" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("class A:\n    def __init__(self, a, b, c, d, e, f, g, h): ...", 0),
+        ("class A:\n    def __init__(self, a, b, c, d, e, f, g, h, i): ...", 1),
+        ("class A:\n    def __init__(self, a, b, *c, d, e, f, g, h, **i): ...", 1),
+        ("# wide: nine are the protocol's\nclass A:\n    def __init__(self, a, b, c, d, e, f, g, h, i): ...", 0),
+        ("# wide:\nclass A:\n    def __init__(self, a, b, c, d, e, f, g, h, i): ...", 1),
+        ("# wide: no longer so\nclass A:\n    def __init__(self, a): ...", 1),
+        ("class A:\n    def f(self):\n" + "".join(f"        self.a{n} = 1\n" for n in range(12)), 0),
+        ("class A:\n    def f(self):\n" + "".join(f"        self.a{n} = 1\n" for n in range(13)), 1),
+        ("class A:\n    def f(self):\n        " + ", ".join(f"self.a{n}" for n in range(13)) + " = x", 1),
+        (f"from typing import NamedTuple\nclass A(NamedTuple):\n{FIELDS}", 1),
+        (TWO_DECORATORS.format(comment="", fields=FIELDS), 1),
+        (TWO_DECORATORS.format(comment="# wide: one row of the table", fields=FIELDS), 0),
+        (TWO_DECORATORS.format(comment="", fields=FIELDS.replace("8: int", "8: int = field(init=False)")), 0),
+        (f"class A:\n{FIELDS}", 0),
+    ],
+)
+def test_a_wide_class_is_found(tmp_path: Path, text: str, count: int) -> None:
+    path = tmp_path / "snippet.py"
+    path.write_text(text)
+    assert len(list(wide_classes(path))) == count
 
 
 def test_no_tracked_file_names_a_registry_or_a_place_on_one_machine() -> None:

@@ -7,7 +7,7 @@ import email.utils
 from collections.abc import Callable
 
 from bus_core.model.errors import DispatchError, ResponseError
-from bus_core.model.resources import DeliverySpec
+from bus_core.model.specs import DeliverySpec
 
 MAX_BACKOFF = 30.0
 """The longest wait between two tries in seconds, whatever the policy."""

@@ -11,7 +11,7 @@ from typing import Any
 from bus_core.driver.hookspecs import Outcome
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference, SubscriptionReference
-from bus_core.model.resources import DeliverySpec
+from bus_core.model.specs import DeliverySpec
 
 RECENT = 2.0
 """A success is recent for this many seconds; without one a lane is held to one exchange at a time."""

@@ -91,7 +91,8 @@ class _ProcessWorker(Worker):
         for number in _STOPS:
             self.loop.add_signal_handler(number, self._asked_to_stop)
         self.loop.add_signal_handler(signal.SIGABRT, self.handle_abort_signal)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        # On the running loop: uvloop forgets a signal that arrives before it runs.
+        self.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPS)
 
     def _asked_to_stop(self) -> None:
         self.wanted_stop.set()
