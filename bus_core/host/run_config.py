@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 from bus_core import telemetry
 from bus_core.control_plane.cluster import ApiError, ClusterClient
-from bus_core.control_plane.cluster.access import TOKEN, connect, in_cluster
+from bus_core.control_plane.cluster.access import TOKEN, in_cluster, shared_client
 from bus_core.control_plane.cluster.reflector import BACKOFF
 from bus_core.control_plane.crds.validation import DNS_LABEL
 from bus_core.control_plane.leadership import Leadership
 from bus_core.control_plane.leadership.file_lock import FileLock
+from bus_core.control_plane.leadership.host_lock import HostLock
 from bus_core.control_plane.leadership.lease import LeaseLock
 from bus_core.control_plane.sources import Source
 from bus_core.control_plane.sources.folder.manifests import Folder, read_folder
@@ -65,7 +66,10 @@ class FromFolder:
 
 @dataclass(frozen=True, slots=True)
 class FromCluster:
-    """Resources come from an API server, and whoever holds the Lease leads. Each worker connects for itself."""
+    """Resources come from an API server, and the holder of the Lease leads. Each worker connects for itself.
+
+    `host_lock` is made before the fork: the workers of this host share it.
+    """
 
     master: str
     kubeconfig: str
@@ -73,6 +77,7 @@ class FromCluster:
     namespace: str
     watch_timeout: float
     lease_duration: float
+    host_lock: HostLock = field(default_factory=HostLock)
 
     def source(self, bus: BusReference, roles: Sequence[Role]) -> Source:
         return KubernetesSource(
@@ -84,10 +89,10 @@ class FromCluster:
         )
 
     def leadership(self, bus: BusReference) -> Leadership:
-        return LeaseLock(self.connect(), self.namespace, duration=self.lease_duration)
+        return LeaseLock(self.connect(), self.namespace, duration=self.lease_duration, host=self.host_lock)
 
     def connect(self) -> ClusterClient:
-        return connect(self.master, self.kubeconfig)
+        return shared_client(self.master, self.kubeconfig)
 
     def __str__(self) -> str:
         return self.master or self.kubeconfig or "the cluster of this pod"
@@ -204,10 +209,12 @@ def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
     said = ""
     try:
         for delay in [*BACKOFF, *[BACKOFF[-1]] * 10**6]:
+            wait: float = delay
             try:
                 bus = read_bus(client, reference)
             except ApiError as error:
                 text = str(error)
+                wait = error.retry_after if error.unreachable else delay  # the circuit breaker has a back-off of its own
             else:
                 if bus is not None:
                     return _named_driver(bus, reference)
@@ -215,7 +222,7 @@ def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
             if text != said:
                 log.warning("waiting for the bus, which names the driver; --driver would not wait", detail=text)
             said = text
-            if stop.wait(delay):
+            if stop.wait(wait):
                 break
         raise StoppedError
     finally:
