@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import TypeAdapter
 
 from bus_core.model.conditions import Condition
-from bus_core.model.parameters import Parameter, ParameterScope
+from bus_core.model.parameters import Parameter, ParameterScope, ResolvedParameters
 from bus_core.model.references import DEFAULT_NAMESPACE, BusReference, ChannelReference, SubscriptionReference
 
 GROUP = "channels.knative.dev"
@@ -170,6 +170,8 @@ class _Resource:
     metadata: Metadata
     conditions: tuple[Condition, ...] = field(default=(), kw_only=True)
     observed_generation: int = field(default=0, kw_only=True)
+    provisioned_parameters: ResolvedParameters | None = field(default=None, kw_only=True)
+    """Of a Channel: what `provision` last succeeded with; None where the status does not say so."""
 
     @property
     def name(self) -> str:
@@ -298,7 +300,14 @@ def from_object(data: Mapping[str, Any]) -> Resource:
     observed = int(status.get("observedGeneration") or 0)
     spec = data.get("spec") or {}
     if kind == "Channel":
-        return Channel(meta, spec=ChannelSpec.from_object(spec), conditions=conditions, observed_generation=observed)
+        stored = status.get("provisionedParameters")
+        return Channel(
+            meta,
+            spec=ChannelSpec.from_object(spec),
+            conditions=conditions,
+            observed_generation=observed,
+            provisioned_parameters=None if stored is None else _arguments(stored),
+        )
     if kind == "Subscription":
         return Subscription(
             meta, spec=SubscriptionSpec.from_object(spec), conditions=conditions, observed_generation=observed
@@ -308,6 +317,11 @@ def from_object(data: Mapping[str, Any]) -> Resource:
     if kind == "ClusterBus":
         return ClusterBus(meta, spec=BusSpec.from_object(spec), conditions=conditions, observed_generation=observed)
     raise KeyError(kind)
+
+
+def parameters_to_object(parameters: ResolvedParameters) -> list[dict[str, str]]:
+    """Parameters as the API writes them: a list of name and value, sorted by name."""
+    return [{"name": name, "value": value} for name, value in sorted(parameters.items())]
 
 
 def _seconds(duration: str | None) -> float | None:
