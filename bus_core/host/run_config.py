@@ -214,7 +214,7 @@ def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
                 bus = read_bus(client, reference)
             except ApiError as error:
                 text = str(error)
-                wait = error.retry_after if error.unreachable else delay  # the circuit breaker has a back-off of its own
+                wait = error.retry_after if error.unreachable else delay  # the breaker has its own back-off
             else:
                 if bus is not None:
                     return _named_driver(bus, reference)
