@@ -1,4 +1,4 @@
-"""Credentials that rotate, against a server that checks bearer tokens: read again in time, and once more after a 401."""
+"""Credentials that rotate, against a server that checks bearer tokens: read again in time, and after a 401."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ def test_a_credential_plug_in_is_asked_again_after_a_401_and_not_for_each(server
     assert calls.read_text().count("call") == 2
 
 
-def test_a_pods_token_is_read_again_at_once(
-    server: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pods_token_is_read_again_at_once(server: ApiDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The official client reads it once a minute, which is late where the old token is revoked at once."""
     token = tmp_path / "token"
     put(token, "one")
@@ -128,7 +126,7 @@ def test_credentials_that_stay_rejected_are_a_problem_until_they_are_renewed(
     thread = threading.Thread(target=source.run, args=(print, stop))
     thread.start()
     try:
-        wait_for(lambda: source.problems())
+        wait_for(source.problems)
         assert source.rejections() == [], "a token may be on its way"
         wait_for(source.rejections)
         assert "401" in source.rejections()[0]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 
-from bus_core.control_plane.monitor.applied_state import ChannelState, Result
+from bus_core.control_plane.monitor.applied_state import ChannelState, Result, frozen
 from bus_core.control_plane.monitor.channel_view import ABSENT, Availability, ChannelView
 from bus_core.control_plane.monitor.context import ReconcileContext
 from bus_core.control_plane.monitor.reports import Reporter, Reports
 from bus_core.control_plane.monitor.serving import Serving
 from bus_core.control_plane.monitor.teardown import Teardown
 from bus_core.model.references import ChannelReference, SubscriptionReference
-from bus_core.model.resources import Channel, Role
+from bus_core.model.resources import PROVISIONER, Channel, Role
 from bus_core.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -36,6 +36,15 @@ class Reconciler:
 
     def leads(self, role: Role) -> bool:
         return self._context.leads(role)
+
+    def gained(self, role: Role) -> None:
+        """This process leads a role again: another one may have provisioned meanwhile."""
+        if role != PROVISIONER:
+            return
+        for state in list(self._states.values()):
+            stored = state.applied.provisioned_parameters if state.applied is not None else None
+            if stored is not None and state.provisioned != (state.uid, frozen(stored)):
+                state.provisioned = None
 
     def again(self, subscription: SubscriptionReference) -> ChannelReference | None:
         """Call `subscribe` at the next reconcile although nothing differs; the channel to reconcile, if it is known."""

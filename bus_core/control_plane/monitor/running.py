@@ -113,6 +113,7 @@ class Running:
 
     def _on_gain(self, role: Role) -> None:
         log.info("leading", role=role)
+        self.reconciler.gained(role)
         self._add_all()
 
     def _keys(self) -> set[Key]:
