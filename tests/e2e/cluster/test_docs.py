@@ -1,4 +1,4 @@
-"""What the Kubernetes page tells people to type, typed against a real API server."""
+"""The commands of the Kubernetes page, against a real API server that has Knative's kinds of the same names as well."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.reader import Reader
+from tests.e2e.cluster.neighbours import install_neighbours
 from tests.e2e.cluster.server import ApiServer
 from tests.support import ROOT
 
@@ -19,7 +20,9 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path: Path) -> None:
     reader = Reader(tmp_path / "reader", KUBECONFIG=str(server.kubeconfig("admin")))
     shutil.copytree(ROOT / "deploy", reader.folder / "deploy")
     shutil.copytree(ROOT / "bus_core" / "deploy", reader.folder / "bus_core" / "deploy")
-    shutil.copytree(ROOT / "bus_core" / "crds", reader.folder / "bus_core" / "crds")
+    crds = Path("bus_core") / "control_plane" / "crds"
+    shutil.copytree(ROOT / crds, reader.folder / crds)
+    install_neighbours(server)
     try:
         reader.follow(ROOT / "docs" / "kubernetes.md")
     finally:
