@@ -82,6 +82,26 @@ def test_a_refused_call_says_when_to_come_back_and_others_learn_of_it() -> None:
         assert 0 < caught.value.retry_after <= 1.1
 
 
+def test_a_server_that_closes_each_connection_counts_as_unreachable() -> None:
+    """A load balancer without a server behind it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client = connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def close_one() -> None:
+            listener.accept()[0].close()
+
+        closer = threading.Thread(target=close_one)
+        closer.start()
+        for _ in range(2):
+            with pytest.raises(ApiError) as caught:
+                client.get("/things")
+            assert caught.value.unreachable
+        closer.join(5)
+        assert not closer.is_alive()
+
+
 def test_one_process_has_one_client_for_a_cluster(tmp_path: Path) -> None:
     one = kubeconfig(tmp_path / "one", "http://127.0.0.1:1", token="t")
     two = kubeconfig(tmp_path / "two", "http://127.0.0.1:1", token="t")

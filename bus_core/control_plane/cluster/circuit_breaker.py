@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 class UnreachableError(Exception):
-    """No connection to the API server could be made, now or a moment ago.
+    """No connection to the API server could be made, or none that was answered, now or a moment ago.
 
     Args:
         detail: the reason, for people.

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProxyError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError, ProxyError, SSLError
 
 from bus_core.control_plane.cluster.circuit_breaker import CircuitBreaker
 from bus_core.control_plane.cluster.client import detail_of
 from bus_core.control_plane.cluster.credentials import Credentials
+
+UNREACHABLE = (NewConnectionError, ConnectTimeoutError, ProxyError, ProtocolError, SSLError)
+"""What urllib3 raises where no connection could be made, or it was closed before an answer began."""
 
 
 class PoolTransport:
@@ -53,7 +56,7 @@ class PoolTransport:
                 retries=False,
                 redirect=False,
             )
-        except (NewConnectionError, ConnectTimeoutError, ProxyError) as error:
+        except UNREACHABLE as error:
             raise self._breaker.failed(detail_of(error)) from None
         except BaseException:
             self._breaker.connected()
