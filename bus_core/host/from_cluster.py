@@ -6,15 +6,16 @@ import itertools
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from urllib.parse import urlsplit
 
 from bus_core import telemetry
 from bus_core.control_plane.cluster import ApiError, ClusterClient
-from bus_core.control_plane.cluster.access import TOKEN, connect
+from bus_core.control_plane.cluster.access import TOKEN, shared_client
 from bus_core.control_plane.cluster.reflector import BACKOFF
 from bus_core.control_plane.leadership import Leadership
+from bus_core.control_plane.leadership.host_lock import HostLock
 from bus_core.control_plane.leadership.lease import LeaseLock
 from bus_core.control_plane.sources import Source
 from bus_core.control_plane.sources.kubernetes import KubernetesSource, ServiceName, read_bus
@@ -33,7 +34,10 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FromCluster:
-    """Resources come from an API server, and the holder of the Lease leads. Each worker has its own connections."""
+    """Resources come from an API server, and the holder of the Lease leads. Each worker has its own connections.
+
+    `host_lock` is made before the fork: the workers of this host share it.
+    """
 
     master: str
     kubeconfig: str
@@ -41,6 +45,7 @@ class FromCluster:
     namespace: str
     watch_timeout: float
     lease_duration: float
+    host_lock: HostLock = field(default_factory=HostLock)
 
     def source(self, bus: BusReference, roles: Sequence[Role]) -> Source:
         return KubernetesSource(
@@ -52,10 +57,10 @@ class FromCluster:
         )
 
     def leadership(self, bus: BusReference) -> Leadership:
-        return LeaseLock(self.connect(), self.namespace, duration=self.lease_duration)
+        return LeaseLock(self.connect(), self.namespace, duration=self.lease_duration, host=self.host_lock)
 
     def connect(self) -> ClusterClient:
-        return connect(self.master, self.kubeconfig)
+        return shared_client(self.master, self.kubeconfig)
 
     def __str__(self) -> str:
         return self.master or self.kubeconfig or "the cluster of this pod"
@@ -117,10 +122,13 @@ def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
     logged = ""
     try:
         for delay in itertools.chain(BACKOFF, itertools.repeat(BACKOFF[-1])):
+            wait = float(delay)
             try:
                 bus = read_bus(client, reference)
             except ApiError as error:
                 reason = str(error)
+                if error.unreachable:
+                    wait = error.retry_after  # the client backs off for all its callers
             else:
                 if isinstance(bus, Bus | ClusterBus):
                     return _named_driver(bus)
@@ -128,7 +136,7 @@ def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
             if reason != logged:
                 log.warning("waiting for the bus, which names the driver; --driver would not wait", detail=reason)
             logged = reason
-            if stop.wait(delay):
+            if stop.wait(wait):
                 break
         raise StoppedError
     finally:

@@ -11,8 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
 from bus_core.model.conditions import Condition
+from bus_core.model.parameters import ResolvedParameters
 from bus_core.model.references import DEFAULT_NAMESPACE, BusReference, ChannelReference, SubscriptionReference
-from bus_core.model.specs import DELIVERY_DEFAULTS, BusSpec, ChannelSpec, DeliverySpec, SubscriptionSpec
+from bus_core.model.specs import (
+    DELIVERY_DEFAULTS,
+    BusSpec,
+    ChannelSpec,
+    DeliverySpec,
+    SubscriptionSpec,
+    read_arguments,
+)
 
 __all__ = [
     "API_VERSION",
@@ -37,6 +45,7 @@ __all__ = [
     "SubscriptionSpec",
     "effective_delivery",
     "from_object",
+    "parameters_to_object",
 ]
 
 GROUP = "channels.knative.dev"
@@ -99,6 +108,8 @@ class _Resource:
     metadata: Metadata
     conditions: tuple[Condition, ...] = field(default=(), kw_only=True)
     observed_generation: int = field(default=0, kw_only=True)
+    provisioned_parameters: ResolvedParameters | None = field(default=None, kw_only=True)
+    """Of a Channel: what `provision` last succeeded with; None where the status does not say so."""
 
     @property
     def name(self) -> str:
@@ -227,7 +238,14 @@ def from_object(data: Mapping[str, Any]) -> Resource:
     observed = int(status.get("observedGeneration") or 0)
     spec = data.get("spec") or {}
     if kind == "Channel":
-        return Channel(meta, spec=ChannelSpec.from_object(spec), conditions=conditions, observed_generation=observed)
+        stored = status.get("provisionedParameters")
+        return Channel(
+            meta,
+            spec=ChannelSpec.from_object(spec),
+            conditions=conditions,
+            observed_generation=observed,
+            provisioned_parameters=None if stored is None else read_arguments(stored),
+        )
     if kind == "Subscription":
         return Subscription(
             meta, spec=SubscriptionSpec.from_object(spec), conditions=conditions, observed_generation=observed
@@ -237,3 +255,8 @@ def from_object(data: Mapping[str, Any]) -> Resource:
     if kind == "ClusterBus":
         return ClusterBus(meta, spec=BusSpec.from_object(spec), conditions=conditions, observed_generation=observed)
     raise KeyError(kind)
+
+
+def parameters_to_object(parameters: ResolvedParameters) -> list[dict[str, str]]:
+    """Parameters as the API writes them: a list of name and value, sorted by name."""
+    return [{"name": name, "value": value} for name, value in sorted(parameters.items())]

@@ -83,7 +83,7 @@ class ChannelSpec:
         return cls(
             bus=data.get("bus") or "",
             cluster_bus=data.get("clusterBus") or "",
-            arguments=_arguments(data.get("arguments")),
+            arguments=read_arguments(data.get("arguments")),
             delivery=DeliverySpec.from_object(data.get("delivery")),
         )
 
@@ -104,7 +104,7 @@ class SubscriptionSpec:
             channel=data["channel"],
             subscriber=data.get("subscriber") or "",
             reply_to=data.get("replyTo") or "",
-            arguments=_arguments(data.get("arguments")),
+            arguments=read_arguments(data.get("arguments")),
             delivery=DeliverySpec.from_object(data.get("delivery")),
         )
 
@@ -114,6 +114,6 @@ def _seconds(duration: str | None) -> float | None:
     return None if duration is None else _duration.validate_python(duration).total_seconds()
 
 
-def _arguments(data: Any) -> dict[str, str]:
+def read_arguments(data: Any) -> dict[str, str]:
     """Arguments as the API writes them: a list of name and value."""
     return {item["name"]: item["value"] for item in data or ()}

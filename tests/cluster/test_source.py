@@ -25,7 +25,7 @@ def source(*answers: Response | Exception) -> tuple[KubernetesSource, Script]:
     """One whose watch has brought the channel."""
     script = Script(*answers)
     made = KubernetesSource(ClusterClient(script), BusReference("demo", "shop"))
-    made._on_object("Channel")("ADDED", {**json.loads(written("7").data), "status": {}})
+    made.on_resource("Channel", "ADDED", {**json.loads(written("7").data), "status": {}})
     return made, script
 
 
@@ -66,12 +66,12 @@ def test_nothing_is_kept_of_what_ends_while_it_is_written(monkeypatch: pytest.Mo
 
     def overtaken(client: ClusterClient, path: str, body: object) -> object:
         answer = merge(client, path, body)  # type: ignore[arg-type]
-        made._on_object("Channel")("DELETED", answer)
+        made.on_resource("Channel", "DELETED", answer)
         return answer
 
     monkeypatch.setattr(ClusterClient, "merge", overtaken)
     made.write_conditions(CHANNEL, READY)
-    assert (made._now, made._written) == ({}, {})
+    assert len(made._seen) == 0
 
 
 def test_a_leader_that_was_overtaken_cannot_write() -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from bus_core.control_plane.cluster import ClusterClient
 from bus_core.control_plane.leadership.lease import RELEASE_WAIT, LeaseLock
 from bus_core.model.references import BusReference
@@ -112,3 +114,78 @@ def test_a_leader_that_is_gone_is_followed_when_its_record_has_not_moved_for_its
     wait_for(lambda: two.held("provisioner"), 2)
     assert store.lease["spec"]["leaseTransitions"] == 1
     two.release()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no file"), ValueError("not a Lease"), KeyError("metadata")], ids=["os", "value", "key"]
+)
+def test_an_error_of_any_kind_is_a_problem_and_ends_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """A credential plug-in, an answer that is no Lease, a full disk: the next try may work."""
+    store = Store()
+    fails = threading.Event()
+    fails.set()
+
+    class Client(ClusterClient):
+        def get(self, path: str, *, read: float = 3.0, **query: Any) -> dict[str, Any]:
+            if fails.is_set():
+                raise error
+            return super().get(path, read=read, **query)
+
+    client = Client(store)
+    lock = LeaseLock(client, "shop", duration=1, identity="one")
+    lock.start(BUS, ["provisioner"], lambda role: None)
+    wait_for(lock.problems)
+    assert type(error).__name__ in lock.problems()[0]
+    threading.Event().wait(0.3)  # some tries more
+    assert len([record for record in caplog.records if record.exc_info]) == 1, "logged once, with its traceback"
+    fails.clear()
+    wait_for(lambda: lock.held("provisioner"))
+    assert lock.problems() == []
+    lock.release()
+
+
+def test_an_answer_that_is_no_lease_is_a_problem_and_ends_nothing() -> None:
+    store = Store()
+    store.lease = {"metadata": {"resourceVersion": "1"}, "spec": "nonsense"}
+    lock, _ = compete(store, "one")
+    wait_for(lock.problems)
+    store.lease = None
+    wait_for(lambda: lock.held("provisioner"))
+    lock.release()
+
+
+def test_an_unwell_server_is_asked_for_one_lease_a_step_and_each_in_its_turn() -> None:
+    store = Store()
+    paths: list[str] = []
+
+    def unwell(method: str, path: str, *rest: Any) -> Any:
+        paths.append(path.rpartition("-")[2])
+        return Response(500, {"message": "unwell"})
+
+    lock = LeaseLock(ClusterClient(unwell), "shop", duration=1, identity="one")  # type: ignore[arg-type]
+    lock.start(BUS, ["provisioner", "dispatcher"], lambda role: None)
+    wait_for(lambda: len(paths) >= 6)
+    assert paths[:6] == ["provisioner", "dispatcher"] * 3
+    began, before = time.monotonic(), len(paths)
+    threading.Event().wait(1.5)  # the length of the look
+    assert len(paths) - before <= (time.monotonic() - began) / 0.1 + 1
+    assert len(lock.problems()) == 1, "one sentence, not one for each role"
+    assert store.lease is None
+    lock.release()
+
+
+def test_a_right_that_lacks_for_one_role_keeps_the_other_led() -> None:
+    store = Store()
+
+    def half(method: str, path: str, headers: Any, body: Any, connect: float, read: float) -> Any:
+        if "dispatcher" in path:
+            return Response(403, {"message": "leases is forbidden", "reason": "Forbidden"})
+        return store(method, path, headers, body, connect, read)
+
+    lock = LeaseLock(ClusterClient(half), "shop", duration=1, identity="one")
+    lock.start(BUS, ["dispatcher", "provisioner"], lambda role: None)
+    wait_for(lambda: lock.held("provisioner"))
+    threading.Event().wait(1.0)  # longer than a Lease is held without renewal
+    assert lock.held("provisioner")
+    assert not lock.held("dispatcher")
+    lock.release()

@@ -35,6 +35,7 @@ class FakeSource:
         self.objects: dict[ResourceKey, Resource] = {}
         self.writes: list[str] = []
         self.events: list[tuple[str, str, str]] = []
+        self.rejected: list[str] = []
         self.reached: Sequence[Condition] | None = None
         self.on_change: OnChange = lambda change: None
         self._uids = 0
@@ -57,7 +58,12 @@ class FakeSource:
                 fresh = replace(resource, metadata=meta)
             else:
                 meta = replace(old.metadata, generation=old.metadata.generation + 1)
-                fresh = replace(resource, metadata=meta, conditions=old.conditions)
+                fresh = replace(
+                    resource,
+                    metadata=meta,
+                    conditions=old.conditions,
+                    provisioned_parameters=old.provisioned_parameters,
+                )
             self._store(fresh)
             return fresh
 
@@ -81,27 +87,38 @@ class FakeSource:
             lambda now: _with(now, finalizers=tuple(name for name in now.metadata.finalizers if name != finalizer)),
         )
 
-    def write_conditions(self, resource: Resource, conditions: Sequence[Condition]) -> None:
+    def write_conditions(
+        self,
+        resource: Resource,
+        conditions: Sequence[Condition],
+        *,
+        provisioned_parameters: ResolvedParameters | None = None,
+    ) -> None:
         def change(now: Resource) -> Resource:
             merged = merge_conditions(now.conditions, conditions, dt.datetime.now(dt.UTC))
-            return replace(now, conditions=merged, observed_generation=resource.metadata.generation)
+            stored = now.provisioned_parameters if provisioned_parameters is None else provisioned_parameters
+            generation = resource.metadata.generation
+            return replace(now, conditions=merged, observed_generation=generation, provisioned_parameters=stored)
 
         self._change(resource, change)
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         self.events.append((str(resource.key), reason, message))
 
-    def reach(self, resource: Resource) -> Sequence[Condition]:
+    def ensure_reachable(self, resource: Resource) -> Sequence[Condition]:
         if self.reached is not None:
             return self.reached
         kinds = ("Serviceable", "Routeable") if isinstance(resource, Channel) else ("Serviceable",)
         return [Condition(kind, "True", "Local") for kind in kinds]
 
-    def unreach(self, channel: Channel) -> None:
+    def remove_reachability(self, channel: Channel) -> None:
         pass
 
     def problems(self) -> list[str]:
         return []
+
+    def rejections(self) -> list[str]:
+        return self.rejected
 
     def _change(self, resource: Resource, change: Callable[[Resource], Resource]) -> bool:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -258,3 +259,31 @@ def settled(source: FakeSource, hooks: FakeHooks) -> bool:
         and set(hooks.subscribed) == wanted
         and all(told[1] == "http://z/" for told in hooks.subscribed.values())
     )
+
+
+def test_credentials_that_are_rejected_make_a_host_unready_although_it_has_synced() -> None:
+    source = FakeSource()
+    source.put(bus())
+    monitor = Monitor("test", handler=FakeHooks(), source=source)
+    with running(monitor) as stop:
+        monitor.wait_for_cache_sync(stop)
+        assert monitor.problems() == []
+        source.rejected = ["the API server rejects the credentials"]
+        assert monitor.problems() == source.rejected
+
+
+def test_a_write_that_is_not_taken_is_logged_when_its_reason_changes(caplog: pytest.LogCaptureFixture) -> None:
+    source, tries = FakeSource(), []
+    source.put(bus())
+    source.put(channel())
+
+    def refuse(*_: object) -> None:
+        tries.append(1)
+        raise TemporaryError("away" if len(tries) < 4 else "slow")
+
+    source.add_finalizer = refuse  # type: ignore[assignment,method-assign]
+    monitor = Monitor("test", handler=FakeHooks(), source=source)
+    with caplog.at_level(logging.INFO), running(monitor):
+        wait_for(lambda: len(tries) >= 6)
+    said = [vars(record) for record in caplog.records if "was not taken" in record.getMessage()]
+    assert [str(record["detail"]) for record in said] == ["away", "slow"]

@@ -89,3 +89,16 @@ def test_a_channel_waits_for_the_end_of_the_one_before_it(begun: World, hook: st
     ended = ["unsubscribe", *(["unsubscribe"] if hook == "unsubscribe" else []), "unprovision"]
     ended += ["unprovision"] if hook == "unprovision" else []
     assert [name for name, _ in begun.hooks.calls] == [*ended, "provision", "subscribe"]
+
+
+def test_a_channel_that_goes_comes_to_rest_although_its_subscription_had_failed(world: World) -> None:
+    world.hooks.fail["subscribe", "one"] = NOT_NOW
+    world.settle()
+    vanish(world, ORDERS_KEY)
+    world.settle()
+    world.now += 100
+    assert world.settle() == ("ok", None), "nothing is left to retry"
+    world.hooks.fail.clear()
+    world.source.put(channel())
+    world.settle()
+    assert world.status(ONE_KEY, "Ready")[0] == "True"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bus_core.control_plane.monitor.cache import Cache
 from bus_core.control_plane.monitor.channel_view import Availability
+from bus_core.control_plane.monitor.context import ReconcileContext
 from bus_core.control_plane.monitor.reconcile import Reconciler
 from bus_core.model.parameters import Parameter
 from bus_core.model.references import ChannelReference
@@ -32,7 +33,7 @@ class World:
         self.source.put(bus())
 
     def make(self, roles: tuple[Role, ...]) -> Reconciler:
-        return Reconciler(
+        context = ReconcileContext(
             self.hooks,
             self.cache,
             self.source,
@@ -42,6 +43,7 @@ class World:
             clock=lambda: self.now,
             jitter=lambda: 1.0,
         )
+        return Reconciler(context)
 
     def restart(self) -> None:
         """A new process: what hooks were told is forgotten, what the source holds is not."""

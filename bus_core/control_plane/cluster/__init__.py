@@ -1,7 +1,7 @@
 """The Kubernetes API as a bus needs it: plain objects in and out, every call bounded in time, every failure one error.
 
 The official client brings credentials and TLS; what it builds on top (models, informers, retries of its own) is left
-alone. Only `access.py` imports it, and only when a cluster is used: it takes a third of a second.
+alone. Only `credentials.py` imports it, and only when a cluster is used: it takes a third of a second.
 """
 
 from __future__ import annotations

@@ -1,23 +1,16 @@
-"""How to reach a cluster: a kubeconfig, an address, or the credentials of the pod. Sole importer of kubernetes."""
+"""How to reach a cluster: a kubeconfig, an address, or the credentials of the pod."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
-import urllib3
-
+from bus_core.control_plane.cluster.circuit_breaker import CircuitBreaker
 from bus_core.control_plane.cluster.client import ClusterClient
-from bus_core.model.errors import ConfigurationError
+from bus_core.control_plane.cluster.credentials import TOKEN, Credentials, in_cluster
+from bus_core.control_plane.cluster.transport import PoolTransport
 
-TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-
-
-def in_cluster() -> bool:
-    """Whether this process runs in a pod with credentials of its own."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and TOKEN.exists()
+__all__ = ["TOKEN", "connect", "in_cluster", "shared_client"]
 
 
 def connect(master_url: str = "", kubeconfig: str = "") -> ClusterClient:
@@ -30,44 +23,19 @@ def connect(master_url: str = "", kubeconfig: str = "") -> ClusterClient:
     Raises:
         ConfigurationError: neither is given outside a cluster, or the file cannot be used.
     """
-    from kubernetes.client import ApiClient, Configuration  # a third of a second: only for those who use a cluster
-    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+    credentials = Credentials(master_url, kubeconfig)
+    breaker = CircuitBreaker(credentials.host)
+    return ClusterClient(PoolTransport(credentials, breaker), credentials.host)
 
-    configuration = Configuration()
-    try:
-        if kubeconfig:
-            if not Path(kubeconfig).is_file():
-                raise ConfigurationError(f"--kubeconfig {kubeconfig}: there is no such file")
-            load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
-        elif not master_url:
-            load_incluster_config(configuration)
-    except ConfigException as error:
-        where = f"--kubeconfig {kubeconfig}" if kubeconfig else "not in a cluster (give --kubeconfig or --master)"
-        raise ConfigurationError(f"{where}: {error}") from None
-    except ConfigurationError:
-        raise
-    except Exception as error:  # the loader lets errors of YAML, base64 and file access through
-        raise ConfigurationError(f"--kubeconfig {kubeconfig} cannot be used: {error}") from None
-    if master_url:
-        configuration.host = master_url.rstrip("/")
-    configuration.connection_pool_maxsize = 16
-    auths: Callable[[], Mapping[str, Any]] = configuration.auth_settings  # renews a token that has rotated
-    pools = ApiClient(configuration).rest_client.pool_manager
 
-    def transport(
-        method: str, path: str, headers: Mapping[str, str], body: bytes | None, connect: float, read: float
-    ) -> Any:
-        signed = dict(headers)
-        signed |= {auth["key"]: auth["value"] for auth in auths().values()}
-        return pools.request(
-            method,
-            configuration.host + path,
-            body=body,
-            headers=signed,
-            timeout=urllib3.Timeout(connect=connect, read=read),
-            preload_content=False,
-            retries=False,
-            redirect=False,
-        )
+def shared_client(master_url: str = "", kubeconfig: str = "") -> ClusterClient:
+    """The one client of this process for a cluster; a process that was forked gets its own.
 
-    return ClusterClient(transport, configuration.host)
+    Callers share connections, credentials and the circuit breaker. See `connect` for arguments and errors.
+    """
+    return _client_of(os.getpid(), master_url, kubeconfig)
+
+
+@functools.cache
+def _client_of(_pid: int, master_url: str, kubeconfig: str) -> ClusterClient:
+    return connect(master_url, kubeconfig)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
+from bus_core.control_plane.cluster.circuit_breaker import UnreachableError
 from bus_core.model.errors import BusError
 
 CONNECT = 2.0
@@ -28,13 +31,17 @@ class ApiError(BusError):
         status: of HTTP; 0 where there was no answer.
         message: the server's own sentence, which for 403 names verb and resource.
         reason: the server's word, such as `Expired` or `AlreadyExists`.
-        retry_after: seconds that the server asks to wait, or 0.
+        retry_after: seconds until the next try makes sense, as the server or the circuit breaker says, or 0.
+        unreachable: no connection could be made; the circuit breaker has logged that.
     """
 
-    def __init__(self, status: int, message: str, *, reason: str = "", retry_after: float = 0.0) -> None:
+    def __init__(
+        self, status: int, message: str, *, reason: str = "", retry_after: float = 0.0, unreachable: bool = False
+    ) -> None:
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
+        self.unreachable = unreachable
         super().__init__(message)
 
 
@@ -76,7 +83,7 @@ class Stream:
                         yield json.loads(line)
         except Exception as error:
             # urllib3's own errors: cut, timed out, or broken in the middle. What was read is good.
-            raise ApiError(0, f"the watch broke off: {_detail(error)}") from None
+            raise ApiError(0, f"the watch broke off: {detail_of(error)}") from None
         finally:
             self._response.close()
 
@@ -93,11 +100,20 @@ class ClusterClient:
     Args:
         transport: sends one request.
         server: the API server's address, for people.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, transport: Transport, server: str = "") -> None:
+    def __init__(self, transport: Transport, server: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
         self._transport = transport
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the moment below
+        self._rejected_at: float | None = None
         self.server = server
+
+    def rejected_for(self) -> float:
+        """Seconds for which the API server has answered nothing but 401 to this client; 0 if it takes its requests."""
+        with self._lock:
+            return 0.0 if self._rejected_at is None else self._clock() - self._rejected_at
 
     def get(self, path: str, *, read: float = READ, **query: Any) -> Object:
         return self._call("GET", path, query, None, read)
@@ -131,7 +147,7 @@ class ClusterClient:
         except ValueError:
             raise ApiError(0, f"{method} {path}: the answer is no JSON") from None
         except Exception as error:
-            raise ApiError(0, f"{method} {path}: {_detail(error)}") from None
+            raise ApiError(0, f"{method} {path}: {detail_of(error)}") from None
         return found
 
     def _open(
@@ -144,9 +160,17 @@ class ClusterClient:
         sent = None if body is None else json.dumps(body).encode()
         try:
             response = self._transport(method, target, headers, sent, CONNECT, read)
+        except UnreachableError as error:
+            text = f"{self.server} does not answer: {detail_of(error)}"
+            raise ApiError(0, text, retry_after=error.retry_after, unreachable=True) from None
         except Exception as error:
             # urllib3, ssl and credential plug-ins each have errors of their own; to a caller they are one: no answer.
-            raise ApiError(0, f"{self.server} does not answer: {_detail(error)}") from None
+            raise ApiError(0, f"{self.server} does not answer: {detail_of(error)}") from None
+        with self._lock:
+            if response.status != 401:
+                self._rejected_at = None
+            elif self._rejected_at is None:
+                self._rejected_at = self._clock()
         if response.status >= 400:
             raise _refusal(method, path, response)
         return response
@@ -165,7 +189,7 @@ def _refusal(method: str, path: str, response: _Response) -> ApiError:
     return ApiError(response.status, message, reason=reason, retry_after=float(after) if after.isdigit() else 0.0)
 
 
-def _detail(error: Exception) -> str:
+def detail_of(error: Exception) -> str:
     """The innermost reason in one line: urllib3 wraps it in pools and retries."""
     inner: BaseException = error
     while (cause := getattr(inner, "reason", None)) is not None and isinstance(cause, BaseException):

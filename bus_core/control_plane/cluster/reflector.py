@@ -63,28 +63,23 @@ class Reflector:
         self.problem = ""
         self._client = client
         self._path = path
-        self._on_object = on_object
         self._query = query or {}
         self._silence = silence
         self._clock = clock
-        self._jitter = jitter
-        self._known: dict[Key, str] = {}
+        self._objects = _Objects(on_object)
+        self._backoff = _Backoff(jitter)
+        self._open = _OpenWatch()
         self._version = ""
-        self._failures = 0
-        self._lived = False
-        self._stream: Stream | None = None
-        self._lock = threading.Lock()
-        self._stopped = False
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """List and watch until `wait` says that it is time to stop."""
-        while not self._stopped:
+        while not self._open.stopped:
             try:
                 if not self._version:
                     self._list()
                 self._watch()
             except ApiError as error:
-                if self._stopped:
+                if self._open.stopped:
                     return
                 delay = self._failed(error)
             except Exception as error:  # an object that is none, or a handler's mistake: never the end of the watch
@@ -92,40 +87,34 @@ class Reflector:
                 self._version = ""
                 delay = self._failed(ApiError(0, f"{type(error).__name__}: {error}"))
             else:
-                delay = self._next_delay() if self._failures or not self._lived else 0.0
+                delay = self._backoff.after_watch()
             if wait(delay):
                 return
 
     def stop(self) -> None:
         """End a watch under way. A list under way ends by its own time limit."""
-        self._stopped = True
-        with self._lock:
-            stream = self._stream
-        if stream is not None:
-            stream.cut()
+        self._open.stop()
 
     def _list(self) -> None:
-        seen: dict[Key, str] = {}
+        seen: set[Key] = set()
         token = ""
         while True:
             query: dict[str, Any] = {**self._query, "limit": PAGE} | ({"continue": token} if token else {})
             page = self._client.get(self._path, read=LIST_READ, **query)
             for item in page.get("items") or ():
-                key = _key(item)
-                seen[key] = item["metadata"]["resourceVersion"]
-                self._tell(key, item)
+                seen.add(_key(item))
+                self._objects.put(item)
             meta = page.get("metadata") or {}
             token = meta.get("continue") or ""
             if not token:
                 break
-        for key in [key for key in self._known if key not in seen]:
-            self._forget(key)
+        self._objects.keep(seen)
         self._version = meta["resourceVersion"]
         self.synced.set()
 
     def _watch(self) -> None:
         # The server ends it after a while that differs from watch to watch, so that they do not all come back at once.
-        ends = round(300 + 300 * self._jitter())
+        ends = round(300 * (1 + self._backoff.jitter()))
         stream = self._client.watch(
             self._path,
             read=self._silence,
@@ -134,21 +123,15 @@ class Reflector:
             allowWatchBookmarks="true",
             timeoutSeconds=ends,
         )
-        with self._lock:
-            self._stream = stream
-            if self._stopped:
-                stream.cut()
-        opened, self._lived = self._clock(), False
+        self._open.begin(stream)
+        opened = self._clock()
         self._well()
         try:
             for event in stream:
                 self._take(event)
         finally:
-            with self._lock:
-                self._stream = None
-            self._lived = self._clock() - opened >= LIVED
-            if self._lived:
-                self._failures = 0
+            self._open.end()
+            self._backoff.watched(self._clock() - opened)
 
     def _take(self, event: Object) -> None:
         kind, item = event.get("type"), event.get("object") or {}
@@ -157,43 +140,106 @@ class Reflector:
             raise status
         self._version = item["metadata"]["resourceVersion"]
         if kind == "DELETED":
-            self._known.pop(_key(item), None)
-            self._on_object("DELETED", item)
+            self._objects.delete(item)
         elif kind != "BOOKMARK":
-            self._tell(_key(item), item)
-
-    def _tell(self, key: Key, item: Object) -> None:
-        version = item["metadata"]["resourceVersion"]
-        if self._known.get(key) != version:
-            self._known[key] = version
-            self._on_object("", item)
-
-    def _forget(self, key: Key) -> None:
-        del self._known[key]
-        namespace, name = key
-        self._on_object("DELETED", {"metadata": {"namespace": namespace, "name": name}})
+            self._objects.put(item)
 
     def _well(self) -> None:
         if self.problem:
-            log.info("the API server answers again", what=self.what)
+            log.info("in step with the API server again", what=self.what)
         self.problem = ""
 
     def _failed(self, error: ApiError) -> float:
         """Note what went wrong; the seconds until the next try."""
         if error.status == 410 or error.reason in ("Expired", "Gone"):
             self._version = ""
-            self._failures = max(self._failures, _AFTER_GONE)
-            return self._next_delay()
+            return self._backoff.gone()
         text = str(error)
+        if error.unreachable:  # the circuit breaker says so, and when to try again, once for all callers
+            self.problem = text
+            return error.retry_after
         if text != self.problem:  # once for each kind of trouble, not once for each try
             log.warning("not in step with the API server", what=self.what, detail=text, status=error.status)
         self.problem = text
-        return max(self._next_delay(), error.retry_after)
+        return max(self._backoff.next(), error.retry_after)
 
-    def _next_delay(self) -> float:
+
+class _Objects:
+    """The versions of the objects that were reported, so that each version is reported once. For one thread."""
+
+    def __init__(self, on_object: OnObject) -> None:
+        self._on_object = on_object
+        self._versions: dict[Key, str] = {}
+
+    def put(self, item: Object) -> None:
+        key, version = _key(item), item["metadata"]["resourceVersion"]
+        if self._versions.get(key) != version:
+            self._versions[key] = version
+            self._on_object("", item)
+
+    def delete(self, item: Object) -> None:
+        self._versions.pop(_key(item), None)
+        self._on_object("DELETED", item)
+
+    def keep(self, seen: set[Key]) -> None:
+        """A list is complete: what it does not hold was deleted."""
+        for namespace, name in [key for key in self._versions if key not in seen]:
+            self.delete({"metadata": {"namespace": namespace, "name": name}})
+
+
+class _OpenWatch:
+    """The watch under way, which `stop` cuts from another thread."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._stream: Stream | None = None
+        self._lock = threading.Lock()  # guards both
+
+    def begin(self, stream: Stream) -> None:
+        with self._lock:
+            self._stream = stream
+            if self.stopped:
+                stream.cut()
+
+    def end(self) -> None:
+        with self._lock:
+            self._stream = None
+
+    def stop(self) -> None:
+        with self._lock:
+            self.stopped = True
+            stream = self._stream
+        if stream is not None:
+            stream.cut()
+
+
+class _Backoff:
+    """The seconds to wait before the next list or watch. For one thread."""
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self.jitter = jitter
+        self._failures = 0
+        self._lived = False
+
+    def next(self) -> float:
         delay = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         self._failures += 1
-        return delay * (1 + 0.1 * self._jitter())
+        return delay * (1 + 0.1 * self.jitter())
+
+    def gone(self) -> float:
+        """After a 410, which a new list follows."""
+        self._failures = max(self._failures, _AFTER_GONE)
+        return self.next()
+
+    def watched(self, seconds: float) -> None:
+        """A watch ended after so many seconds."""
+        self._lived = seconds >= LIVED
+        if self._lived:
+            self._failures = 0
+
+    def after_watch(self) -> float:
+        """After a watch that the server ended."""
+        return self.next() if self._failures or not self._lived else 0.0
 
 
 def _key(item: Object) -> Key:

@@ -1,31 +1,23 @@
-"""What the hooks of this process have been told, and what of it failed and waits."""
+"""The state last applied to the driver, of one channel and its subscriptions, and the failures that await a retry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bus_core.control_plane.monitor.workqueue import backoff
-from bus_core.model.errors import ConfigurationError, PermanentError, TemporaryError
 from bus_core.model.parameters import ResolvedParameters
 from bus_core.model.resources import Channel, Subscription
-from bus_core.telemetry import get_logger
 
 Result = Literal["ok", "temporary", "permanent", "error"]
+
 Fingerprint = tuple[object, ...]
-
-Reporter = Literal["driver", "delivery"]
-REPORTERS: tuple[Reporter, ...] = ("driver", "delivery")
-"""Who says how a subscription is. A condition has one reason, and the first of them that has something to say gives it:
-a driver speaks of events that are held up, which is more than a subscriber that fails."""
-
-log = get_logger(__name__)
+"""What a hook is called with. A hook that succeeded with it is not called again; one that failed backs off first."""
 
 
 @dataclass(slots=True)
 class Failure:
-    """A hook that failed: it is not called again for the same fingerprint before `until` (monotonic seconds)."""
+    """Something that failed: it is not tried again with the same fingerprint before `until` (monotonic seconds)."""
 
     fingerprint: Fingerprint
     result: Result
@@ -34,37 +26,86 @@ class Failure:
     until: float
     times: int = 1
 
+    @property
+    def is_final(self) -> bool:
+        """Whether only a change of the resource leads to another try."""
+        return self.until == math.inf
+
 
 @dataclass(slots=True)
-class ToldSubscription:
-    subscription: Subscription
-    fingerprint: Fingerprint
+class HookState:
+    """What the hooks of one resource have in common: the failure of the last one, if it failed."""
+
+    failure: Failure | None = None
+
+    def in_backoff(self, fingerprint: Fingerprint, now: float) -> bool:
+        """Whether a hook failed with this fingerprint and is not to be called again yet."""
+        return self.failure is not None and self.failure.fingerprint == fingerprint and now < self.failure.until
+
+    @property
+    def awaits_retry(self) -> bool:
+        """Whether the hook that failed is to be called again although nothing changes."""
+        return self.failure is not None and not self.failure.is_final
+
+    def clear(self, reason: str) -> None:
+        """Forget a failure for this reason."""
+        if self.failure is not None and self.failure.reason == reason:
+            self.failure = None
 
 
 @dataclass(slots=True)
-class Told:
-    """Of one channel. `uid` and `channel` are what it was when a hook last heard of it."""
+class SubscriptionState(HookState):
+    """Of one subscription's name. `applied` is what `subscribe` last succeeded with; None: no hook serves this name."""
 
-    uid: str = ""
-    channel: Channel | None = None
-    parameters: ResolvedParameters | None = None  # None: never resolved in this process
-    provisioned: Fingerprint | None = None
-    subscriptions: dict[str, ToldSubscription] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)  # "" is the channel, else a subscription's name
+    applied: Subscription | None = None
+    fingerprint: Fingerprint = ()
+
+
+@dataclass(slots=True)
+class ChannelState(HookState):
+    """Of one channel's name. `applied` is the channel that the hooks were last called for."""
+
+    applied: Channel | None = None
+    provisioned: Fingerprint | None = None  # None: `provision` has not succeeded in this process
+    in_force: ResolvedParameters | None = None  # what its events were last taken with; None: never known here
+    subscriptions: dict[str, SubscriptionState] = field(default_factory=dict)  # by name
     deleted_since: float | None = None
     reach_again: float | None = None  # when to look again whether the channel can be reached by its name
-    ended: set[str] = field(default_factory=set)  # uids whose unprovision or unsubscribe has been called
+    ended: set[str] = field(default_factory=set)  # uids whose unprovision or unsubscribe has succeeded
 
-    def comes_back_to(self, name: str) -> bool:
-        """Whether a hook that failed is to be called again although nothing changes."""
-        failure = self.failures.get(name)
-        return failure is not None and failure.until != float("inf")
+    @property
+    def uid(self) -> str:
+        return self.applied.uid if self.applied is not None else ""
+
+    def of(self, subscription: str) -> SubscriptionState:
+        """The state of a subscription's name; a new one if there is none yet."""
+        return self.subscriptions.setdefault(subscription, SubscriptionState())
+
+    def applied_subscriptions(self) -> dict[str, Subscription]:
+        """The subscriptions that the hooks serve, by name."""
+        return {name: state.applied for name, state in self.subscriptions.items() if state.applied is not None}
+
+    def reset(self) -> None:
+        """The channel has ended; what follows under its name starts anew."""
+        self.applied = self.provisioned = self.in_force = self.deleted_since = self.reach_again = self.failure = None
+
+    def forget_absent(self, present: set[str]) -> None:
+        """Forget the subscriptions that no hook serves and that do not exist any more."""
+        for name in [name for name, state in self.subscriptions.items() if state.applied is None]:
+            if name not in present:
+                del self.subscriptions[name]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.applied or self.failure or self.subscriptions or self.ended) and self.deleted_since is None
 
     def summary(self, now: float, grace: float) -> tuple[Result, float | None]:
         """The worst result, and in how many seconds to come back (None: when something changes)."""
         order: tuple[Result, ...] = ("ok", "permanent", "temporary", "error")
-        worst: Result = max((failure.result for failure in self.failures.values()), key=order.index, default="ok")
-        moments = [failure.until for failure in self.failures.values() if failure.until != float("inf")]
+        states = (self, *self.subscriptions.values())
+        failures = [state.failure for state in states if state.failure is not None]
+        worst: Result = max((failure.result for failure in failures), key=order.index, default="ok")
+        moments = [failure.until for failure in failures if not failure.is_final]
         if self.deleted_since is not None and now < self.deleted_since + grace:
             moments.append(self.deleted_since + grace)
         if self.reach_again is not None:
@@ -72,45 +113,6 @@ class Told:
         return worst, (max(min(moments) - now, 0.0) if moments else None)
 
 
-def attempt(
-    call: Callable[[], None],
-    before: Failure | None,
-    fingerprint: Fingerprint,
-    what: str,
-    clock: Callable[[], float],
-    jitter: Callable[[], float],
-) -> Failure | None:
-    """Call a hook; None if it returned, else what its error asks for.
-
-    Args:
-        before: the failure of the same hook before this call, if any: it counts the series.
-        what: names the hook and its resource, for the log.
-        clock: asked after the call: a hook that took long is not due again at once.
-    """
-    try:
-        call()
-    except TemporaryError as error:
-        return _failure(before, fingerprint, "temporary", error, clock() + error.retry_after)
-    except (PermanentError, ConfigurationError) as error:
-        return _failure(before, fingerprint, "permanent", error, float("inf"))
-    except Exception as error:  # a driver may raise anything; it must not end the monitor
-        failure = _failure(before, fingerprint, "error", error, clock())
-        failure.until += backoff(failure.times, jitter)
-        if before is None or before.message != failure.message:
-            log.exception("a hook failed and will be tried again", hook=what)
-        return failure
-    return None
-
-
-_REASONS = {"temporary": "TemporaryError", "permanent": "PermanentError", "error": "HookFailed"}
-
-
-def _failure(
-    before: Failure | None, fingerprint: Fingerprint, result: Result, error: Exception, until: float
-) -> Failure:
-    same = before is not None and before.fingerprint == fingerprint
-    message = str(error) or type(error).__name__
-    if result == "error":
-        message = f"{type(error).__name__}: {message}"
-    times = before.times + 1 if same and before else 1
-    return Failure(fingerprint, result, _REASONS[result], message, until, times)
+def frozen(parameters: ResolvedParameters) -> Fingerprint:
+    """Parameters as a part of a fingerprint."""
+    return tuple(sorted(parameters.items()))

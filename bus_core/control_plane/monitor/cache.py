@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from bus_core.control_plane.sources import Change
-from bus_core.model.references import BusReference, ChannelReference
+from bus_core.model.references import BusReference, ChannelReference, SubscriptionReference
 from bus_core.model.resources import AnyBus, Bus, Channel, ClusterBus, Resource, ResourceKey, Subscription
 
 
@@ -14,7 +14,7 @@ class Cache:
 
     def __init__(self, bus: BusReference) -> None:
         self.reference = bus
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards all below; nothing else is called while it is held
         self._bus: AnyBus | None = None
         self._channels: dict[ChannelReference, Channel] = {}
         self._subscriptions: dict[ChannelReference, dict[str, Subscription]] = {}
@@ -47,6 +47,12 @@ class Cache:
     def subscriptions(self, channel: ChannelReference) -> dict[str, Subscription]:
         with self._lock:
             return dict(self._subscriptions.get(channel, {}))
+
+    def channel_of(self, subscription: SubscriptionReference) -> ChannelReference | None:
+        """The channel that a subscription names; None if there is no such subscription."""
+        key = ResourceKey("Subscription", subscription.namespace, subscription.name)
+        with self._lock:
+            return self._channel_of.get(key)
 
     def references(self) -> set[ChannelReference]:
         """Every channel that exists, or that a subscription names."""

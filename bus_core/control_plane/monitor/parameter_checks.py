@@ -1,4 +1,4 @@
-"""Arguments that nobody declares, and parameters as good as they can be known at a channel's end."""
+"""Parameters as they are in force, as good as they can be known at a channel's end, and arguments nobody declares."""
 
 from __future__ import annotations
 
@@ -19,10 +19,30 @@ def ignored_arguments(declared: Sequence[Parameter], bus: AnyBus | None, resourc
     return f"ignored, because nobody declares them: {', '.join(unknown)}" if unknown else ""
 
 
-def last_parameters(declared: Sequence[Parameter], bus: AnyBus | None, channel: Channel) -> ResolvedParameters:
-    """For an unprovision in a process that never provisioned: as good as can be known, and never an error."""
+def parameters_in_force(
+    declared: Sequence[Parameter], bus: AnyBus | None, channel: Channel
+) -> ResolvedParameters | None:
+    """The parameters that a channel was provisioned with, in every process: its status has them.
+
+    A parameter that driver or bus declare since then gets its default. A status that an earlier version wrote has no
+    parameters: then those count that the channel asks for.
+
+    Returns:
+        None if a parameter that is required since then has no value.
+    """
+    provisioned = channel.provisioned_parameters
+    arguments = channel.spec.arguments if provisioned is None else provisioned
+    own = bus.spec.parameters if bus else ()
     try:
-        own = bus.spec.parameters if bus else ()
-        return resolve_parameters("channel", declared, own, arguments=channel.spec.arguments)[0]
+        resolved, _ = resolve_parameters("channel", declared, own, arguments=arguments)
     except ParameterError:
-        return dict(channel.spec.arguments)
+        return None
+    return {**resolved, **(provisioned or {})}
+
+
+def last_parameters(declared: Sequence[Parameter], bus: AnyBus | None, channel: Channel) -> ResolvedParameters:
+    """For `unprovision`, also in a process that never provisioned: as good as can be known, and never an error."""
+    in_force = parameters_in_force(declared, bus, channel)
+    if in_force is not None:
+        return in_force
+    return dict(channel.provisioned_parameters or channel.spec.arguments)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bus_core.model.conditions import Condition
+from bus_core.model.parameters import ResolvedParameters
 from bus_core.model.resources import Channel, Resource, ResourceKey
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A resource as it is now, or None when it is gone for good (deleted and free of finalizers)."""
+    """A resource as it is now, or None when it was deleted and has no finalizer left."""
 
     key: ResourceKey
     resource: Resource | None
@@ -49,21 +50,36 @@ class Source(Protocol):
     def remove_finalizer(self, resource: Resource, finalizer: str) -> None:
         """Let go of the resource; if it is deleted and this was the last finalizer, it vanishes. Idempotent."""
 
-    def write_conditions(self, resource: Resource, conditions: Sequence[Condition]) -> None:
+    def rejections(self) -> list[str]:
+        """Why the source no longer takes requests from this process, a sentence each; empty when it does.
+
+        The resources may change then, and this process does not see it: it is not ready.
+        """
+
+    def write_conditions(
+        self,
+        resource: Resource,
+        conditions: Sequence[Condition],
+        *,
+        provisioned_parameters: ResolvedParameters | None = None,
+    ) -> None:
         """Merge conditions into the status of this very resource (by uid) and set `observedGeneration`.
 
         Nothing is written when nothing changes, or when the resource is gone or another one has taken its name.
+
+        Args:
+            provisioned_parameters: of a channel that was just provisioned; None leaves the status as it is.
         """
 
-    def reach(self, resource: Resource) -> Sequence[Condition]:
+    def ensure_reachable(self, resource: Resource) -> Sequence[Condition]:
         """Make a channel or a bus reachable by name, and say if it is: `Serviceable`, for a channel `Routeable` too.
 
-        In a cluster Services do that; without one, whoever reaches the process reaches its channels: reason `Local`.
-        Never raises: what goes wrong is in the conditions.
+        In a cluster Services do that. Without one, a sender who reaches the process reaches its channels: reason
+        `Local`. Never raises: the conditions say what goes wrong.
         """
 
-    def unreach(self, channel: Channel) -> None:
-        """Take back what `reach` made for a channel that is going. Never raises."""
+    def remove_reachability(self, channel: Channel) -> None:
+        """Remove what `ensure_reachable` made for a channel that is going. Never raises."""
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         """Say something about the resource where its owner will look. Never raises."""

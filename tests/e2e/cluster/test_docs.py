@@ -1,4 +1,4 @@
-"""What the Kubernetes page tells people to type, typed against a real API server."""
+"""The commands of the Kubernetes page, against a real API server that has Knative's kinds of the same names as well."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.reader import Reader
+from tests.e2e.cluster.neighbours import install_neighbours
 from tests.e2e.cluster.server import ApiServer
 from tests.support import ROOT
 
@@ -20,6 +21,7 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "deploy", reader.folder / "deploy")
     for name in ("deploy", "control_plane/crds"):
         shutil.copytree(ROOT / "bus_core" / name, reader.folder / "bus_core" / name)
+    install_neighbours(server)
     try:
         reader.follow(ROOT / "docs" / "kubernetes.md")
     finally:

@@ -1,4 +1,7 @@
-"""Two hosts, one leader for each role: what happens when it dies, stops, or is held up for longer than its Lease."""
+"""Two hosts, one leader for each role: what happens when it dies, stops, or is held up for longer than its Lease.
+
+A host's workers compete under the name of its master.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import time
 
 import pytest
 
+from tests.e2e.cluster.proxy import Proxy
 from tests.e2e.cluster.stage import Stage, basics
 from tests.support import BusProcess, manifest, wait_for
 
@@ -18,7 +22,7 @@ ROLES = ("provisioner", "dispatcher")
 
 
 def holder(stage: Stage, role: str) -> int:
-    """The process that holds the Lease of a role; 0 for nobody."""
+    """The master of the host that holds the Lease of a role; 0 for nobody."""
     path = f"/apis/coordination.k8s.io/v1/namespaces/{stage.namespace}/leases/bus-demo-{role}"
     identity = stage.api.ask("GET", path)["spec"].get("holderIdentity") or "__"
     return int(identity.split("_")[1] or 0)
@@ -27,7 +31,7 @@ def holder(stage: Stage, role: str) -> int:
 def pair(stage: Stage, *options: str) -> tuple[BusProcess, BusProcess]:
     """Two hosts, of which the first leads both roles."""
     first = stage.start(*options)
-    wait_for(lambda: all(holder(stage, role) in first.worker_pids() for role in ROLES), 15)
+    wait_for(lambda: all(holder(stage, role) == first.process.pid for role in ROLES), 15)
     second = stage.start(*options)
     return first, second
 
@@ -44,20 +48,60 @@ def test_exactly_one_leads_and_the_other_takes_over(stage: Stage) -> None:
     first.process.kill()
     os.kill(worker, signal.SIGKILL)
     for role in ROLES:
-        wait_for(lambda role=role: holder(stage, role) in second.worker_pids(), 15)  # type: ignore[misc]
+        wait_for(lambda role=role: holder(stage, role) == second.process.pid, 15)  # type: ignore[misc]
     print(f"\nkill -9: another leads after {time.monotonic() - began:.1f} s")
 
     third = stage.start()
     began = time.monotonic()
     second.process.send_signal(signal.SIGTERM)
     for role in ROLES:
-        wait_for(lambda role=role: holder(stage, role) in third.worker_pids(), 5)  # type: ignore[misc]
+        wait_for(lambda role=role: holder(stage, role) == third.process.pid, 5)  # type: ignore[misc]
     took = time.monotonic() - began
     print(f"SIGTERM: another leads after {took:.1f} s")
     assert took < 2.5, "two seconds, and the time to ask"
     stage.put(manifest("Channel", "more", bus="demo"))
     stage.wait_condition("Channel", "more", "True")
     assert third.stop() == 0
+
+
+def test_another_worker_of_the_host_leads_when_the_leading_one_dies(stage: Stage) -> None:
+    stage.put(*basics("http://nobody.localhost:1/"))
+    first = stage.start("--workers", "3")
+    stage.wait_condition("Subscription", "one", "True")
+    second = stage.start("--workers", "3")
+    (leader,) = set(stage.calls("provision", "orders"))
+    assert leader in first.worker_pids()
+    began = time.monotonic()
+    os.kill(leader, signal.SIGKILL)
+    wait_for(lambda: len(stage.calls("provision", "orders")) == 2, 5, "the next worker provisions")
+    took = time.monotonic() - began
+    print(f"\nkill -9 of the leading worker: another of its host leads after {took:.2f} s")
+    assert took < 2, "long before the Lease is over"
+    assert stage.calls("provision", "orders")[1] in first.worker_pids()
+    assert all(holder(stage, role) == first.process.pid for role in ROLES)
+    assert first.stop() == 0
+    assert second.stop() == 0
+
+
+def test_idle_workers_do_not_ask_for_leases(lone: Stage) -> None:
+    proxy = Proxy(lone.api.port)
+    try:
+        lone.put(*basics("http://nobody.localhost:1/"))
+        hosts = [lone.start("--workers", "4", server=proxy.url) for _ in range(2)]
+        lone.wait_condition("Subscription", "one", "True")
+        since, seconds = time.monotonic(), 5.0
+        threading.Event().wait(seconds)  # the length of the look
+        leases = [method for at, method, path in list(proxy.requests) if at >= since and "/leases/" in path]
+        reads, writes = leases.count("GET"), leases.count("PUT")
+        print(
+            f"\nidle, two hosts of four workers, a second: {reads / seconds:.1f} reads, {writes / seconds:.1f} writes"
+        )
+        assert reads <= 2 * (seconds + 1), "one worker of the host that does not lead, two Leases, once a second"
+        assert writes <= 2 * (seconds + 1)
+        for host in hosts:
+            assert host.stop() == 0
+    finally:
+        proxy.close()
 
 
 def _held_up(stage: Stage, points: int, seed: int) -> None:
@@ -103,7 +147,7 @@ def _held_up(stage: Stage, points: int, seed: int) -> None:
 
 
 def _leads(stage: Stage, host: BusProcess) -> bool:
-    return holder(stage, "provisioner") in host.worker_pids()
+    return holder(stage, "provisioner") == host.process.pid
 
 
 def _provisions(stage: Stage) -> list[tuple[int, float]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -112,6 +114,45 @@ def test_events_flow_while_the_server_is_away(lone: Stage, hangs: bool) -> None:
 @pytest.mark.parametrize("hangs", [False, True], ids=["killed", "stopped"])
 def test_events_flow_while_the_server_is_away_for_long(lone: Stage, hangs: bool) -> None:
     _down(lone, OUTAGE * 1.5 if hangs else OUTAGE, 70 if OUTAGE >= 60 else 5, hangs=hangs)
+
+
+def test_a_host_keeps_to_its_connections_and_log_lines_while_the_server_is_gone(lone: Stage) -> None:
+    """All parts of a worker wait for one connection: a listener in the server's place counts them."""
+    lone.put(*basics("http://nobody.localhost:1/"))
+    host = lone.start("--workers", "2")
+    lone.wait_condition("Subscription", "one", "True")
+    lone.api.kill()
+    wait_for(lambda: host.says("the API server cannot be reached"), 20)
+    lines, since = len(host.lines), time.monotonic()
+    tries = _connections(lone.api.port, SHORT)
+    said = host.lines[lines:]
+    print(f"\n{tries} connections and {len(said)} log lines in {SHORT:g} s from two workers")
+    assert tries <= 2 * (SHORT + 1)
+    assert len(said) <= 4, said
+    assert time.monotonic() - since < SHORT + 5
+    lone.api.run()
+    lone.put(manifest("Channel", "later", bus="demo"))
+    lone.wait_condition("Channel", "later", "True", timeout=RECOVERY)
+    assert host.stop() == 0
+
+
+def _connections(port: int, seconds: float) -> int:
+    """How many connections come to a port whose listener resets each of them."""
+    count, end = 0, time.monotonic() + seconds
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(64)
+        listener.settimeout(0.1)
+        while time.monotonic() < end:
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            count += 1
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+    return count
 
 
 def test_a_host_that_starts_without_the_server_waits_and_answers_503(lone: Stage) -> None:

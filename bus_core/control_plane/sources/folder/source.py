@@ -20,8 +20,9 @@ from bus_core.control_plane.sources.folder.manifests import Document, Folder, re
 from bus_core.control_plane.sources.folder.state import Entry, Object, StateDirectory, default_state_dir
 from bus_core.model.conditions import Condition, merge_conditions
 from bus_core.model.errors import TemporaryError
+from bus_core.model.parameters import ResolvedParameters
 from bus_core.model.references import BusReference
-from bus_core.model.resources import API_VERSION, Channel, Resource, ResourceKey, from_object
+from bus_core.model.resources import API_VERSION, Channel, Resource, ResourceKey, from_object, parameters_to_object
 from bus_core.telemetry import get_logger
 
 SECOND_LOOK = 0.3
@@ -114,30 +115,44 @@ class ManifestSource:
 
         self._change(resource, remove)
 
-    def write_conditions(self, resource: Resource, conditions: Sequence[Condition]) -> None:
+    def rejections(self) -> list[str]:
+        return []
+
+    def write_conditions(
+        self,
+        resource: Resource,
+        conditions: Sequence[Condition],
+        *,
+        provisioned_parameters: ResolvedParameters | None = None,
+    ) -> None:
         now = dt.datetime.now(dt.UTC)
         merged = merge_conditions(resource.conditions, conditions, now)
         generation = resource.metadata.generation
-        if merged == resource.conditions and resource.observed_generation == generation:
+        stored = None if provisioned_parameters is None else parameters_to_object(provisioned_parameters)
+        known = provisioned_parameters in (None, resource.provisioned_parameters)
+        if known and merged == resource.conditions and resource.observed_generation == generation:
             return  # the caller's version says it already; if it is stale, a newer one is on its way to the caller
 
         def merge(data: Object) -> bool:
             status = data.setdefault("status", {})
             old = [Condition.from_object(item) for item in status.get("conditions", ())]
             new = merge_conditions(old, conditions, now)
-            if list(new) == old and status.get("observedGeneration") == generation:
+            same = stored in (None, status.get("provisionedParameters"))
+            if same and list(new) == old and status.get("observedGeneration") == generation:
                 return False
+            if stored is not None:
+                status["provisionedParameters"] = stored
             status["conditions"] = [condition.to_object() for condition in new]
             status["observedGeneration"] = generation
             return True
 
         self._change(resource, merge)
 
-    def reach(self, resource: Resource) -> Sequence[Condition]:
+    def ensure_reachable(self, resource: Resource) -> Sequence[Condition]:
         kinds = ("Serviceable", "Routeable") if isinstance(resource, Channel) else ("Serviceable",)
         return [Condition(kind, "True", "Local") for kind in kinds]
 
-    def unreach(self, channel: Channel) -> None:
+    def remove_reachability(self, channel: Channel) -> None:
         """Nothing was made."""
 
     def problems(self) -> list[str]:

@@ -40,7 +40,7 @@ class EventRecorder:
         self._queue: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(1000)
         self._said: dict[tuple[str, str, str], tuple[float, str, int]] = {}  # when, the Event's path, how often
         self._budget: dict[tuple[str, str], tuple[float, float]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards what was said and the budget
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._warned = -1e9
         self._next_sweep = clock() + 10 * REPEAT
@@ -127,6 +127,6 @@ class EventRecorder:
                     self._client.create(path, body)
             except ApiError as error:
                 now = self._clock()
-                if error.status != 404 and now - self._warned >= REPEAT:
+                if error.status != 404 and not error.unreachable and now - self._warned >= REPEAT:
                     self._warned = now
                     log.warning("Events cannot be written", detail=str(error), status=error.status)

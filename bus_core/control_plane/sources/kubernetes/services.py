@@ -54,7 +54,7 @@ class Services:
         self._known: dict[ChannelReference, _Known] = {}
         self._has_front = False
         self._said: dict[ChannelReference, str] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the known Services and the front
 
     def is_front(self, item: dict[str, Any]) -> bool:
         """Whether a Service is the bus's own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bus_core.control_plane.cluster import (
@@ -21,11 +21,13 @@ from bus_core.control_plane.cluster import (
 from bus_core.control_plane.cluster.reflector import SILENCE, Reflector
 from bus_core.control_plane.sources import Change, OnChange
 from bus_core.control_plane.sources.kubernetes.events import EventRecorder
+from bus_core.control_plane.sources.kubernetes.seen import SeenResources
 from bus_core.control_plane.sources.kubernetes.services import LABEL_BUS, ServiceName, Services
 from bus_core.model.conditions import Condition, merge_conditions
 from bus_core.model.errors import ForbiddenError, TemporaryError
+from bus_core.model.parameters import ResolvedParameters
 from bus_core.model.references import BusReference
-from bus_core.model.resources import Channel, Kind, Resource, ResourceKey, from_object
+from bus_core.model.resources import Channel, Kind, Resource, ResourceKey, from_object, parameters_to_object
 from bus_core.telemetry import get_logger
 
 APIS: dict[Kind, Api] = {
@@ -34,6 +36,9 @@ APIS: dict[Kind, Api] = {
     "Channel": CHANNELS,
     "Subscription": SUBSCRIPTIONS,
 }
+
+REJECTED = 60.0
+"""Seconds of nothing but 401 from which on the credentials count as rejected, and not as being rotated."""
 
 _LAST_WAIT = 0.5
 
@@ -69,10 +74,8 @@ class KubernetesSource:
         self._bus = bus
         self._events = EventRecorder(client, component)
         self._services = Services(client, bus, service or ServiceName(f"{bus.name}-bus", bus.namespace or "default"))
-        self._now: dict[ResourceKey, Resource] = {}
-        self._written: dict[str, _Written] = {}
-        self._lock = threading.Lock()
-        self._telling = threading.Lock()
+        self._seen = SeenResources()
+        self._report_lock = threading.Lock()  # held while `on_change` runs: one change at a time
         self._on_change: OnChange | None = None
         self._stop = threading.Event()
         self._given_up = False
@@ -80,21 +83,35 @@ class KubernetesSource:
         just_it = {"fieldSelector": f"metadata.name={bus.name}"}
         watched: list[tuple[Kind, dict[str, str]]] = [(kind, just_it), ("Channel", {}), ("Subscription", {})]
         self._reflectors = [
-            self._reflector(str(APIS[kind]), APIS[kind].path(bus.namespace), self._on_object(kind), query, silence)
+            Reflector(
+                client,
+                str(APIS[kind]),
+                APIS[kind].path(bus.namespace),
+                _KindListener(self, kind).on_object,
+                query=query,
+                silence=silence,
+            )
             for kind, query in watched
         ]
         if provisions:
             # One watch for the channels' Services and the bus's own: an unwell server is asked no more than for others.
             ours = {"labelSelector": f"{LABEL_BUS}={bus.name}"}
             self._reflectors.append(
-                self._reflector("services", SERVICES.path(bus.namespace), self._on_service, ours, silence)
+                Reflector(
+                    client,
+                    "services",
+                    SERVICES.path(bus.namespace),
+                    self._on_service,
+                    query=ours,
+                    silence=silence,
+                )
             )
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
         self._on_change, self._stop = on_change, stop
         self._events.start()
         threads = [
-            threading.Thread(target=reflector.run, args=(stop.wait,), name=f"watch {reflector.what}", daemon=True)
+            threading.Thread(target=reflector.run, args=(stop.wait,), name="watch", daemon=True)
             for reflector in self._reflectors
         ]
         for thread in threads:
@@ -108,34 +125,48 @@ class KubernetesSource:
         for thread in threads:
             # One that hangs in a list ends by its own time limit, and is not heard any more.
             thread.join(max(end - time.monotonic(), 0.0))
-        with self._telling:
+        with self._report_lock:
             self._on_change = None
         self._events.stop()
 
     def problems(self) -> list[str]:
         return [f"{reflector.what}: {reflector.problem}" for reflector in self._reflectors if reflector.problem]
 
+    def rejections(self) -> list[str]:
+        if self._client.rejected_for() < REJECTED:
+            return []
+        return [f"{self._client.server} rejects the credentials of this process (401): renew the token"]
+
     def add_finalizer(self, resource: Resource, finalizer: str) -> None:
-        resource = self._newest(resource)
+        resource = self._seen.newest(resource)
         if finalizer not in resource.metadata.finalizers:
             self._patch(resource, {"finalizers": [*resource.metadata.finalizers, finalizer]})
 
     def remove_finalizer(self, resource: Resource, finalizer: str) -> None:
-        resource = self._newest(resource)
+        resource = self._seen.newest(resource)
         if finalizer in resource.metadata.finalizers:
             kept = [name for name in resource.metadata.finalizers if name != finalizer]
             self._patch(resource, {"finalizers": kept}, gone_is_fine=True)
 
-    def write_conditions(self, resource: Resource, conditions: Sequence[Condition]) -> None:
-        resource = self._newest(resource)
+    def write_conditions(
+        self,
+        resource: Resource,
+        conditions: Sequence[Condition],
+        *,
+        provisioned_parameters: ResolvedParameters | None = None,
+    ) -> None:
+        resource = self._seen.newest(resource)
         generation = resource.metadata.generation
         merged = merge_conditions(resource.conditions, conditions, dt.datetime.now(dt.UTC))
-        if merged == resource.conditions and resource.observed_generation == generation:
+        known = provisioned_parameters in (None, resource.provisioned_parameters)
+        if known and merged == resource.conditions and resource.observed_generation == generation:
             return
-        status = {
+        status: dict[str, Any] = {
             "observedGeneration": generation,
             "conditions": [condition.to_object() for condition in merged],
         }
+        if provisioned_parameters is not None:
+            status["provisionedParameters"] = parameters_to_object(provisioned_parameters)
         self._patch(resource, {}, status=status, gone_is_fine=True)
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
@@ -143,12 +174,12 @@ class KubernetesSource:
         say(message, resource=str(resource.key), reason=reason)
         self._events.record(resource, reason, message, warning=warning)
 
-    def reach(self, resource: Resource) -> Sequence[Condition]:
+    def ensure_reachable(self, resource: Resource) -> Sequence[Condition]:
         if isinstance(resource, Channel):
             return [self._services.serve(resource), self._services.route()]
         return [self._services.serviceable()]
 
-    def unreach(self, channel: Channel) -> None:
+    def remove_reachability(self, channel: Channel) -> None:
         self._services.remove(channel)
 
     # Writes, each on the very version that the decision was made from.
@@ -172,48 +203,21 @@ class KubernetesSource:
             # One write without an answer is enough for a stop to wait for.
             self._given_up = self._given_up or (error.status == 0 and self._stop.is_set())
             raise as_error(error, resource) from None
-        with self._lock:
-            now = self._now.get(resource.key)
-            if now is None or now.uid != at.uid:
-                return  # the watch has brought its end meanwhile
-            before = self._written.get(at.uid)
-            ours = before is not None and before.now.metadata.resource_version == at.resource_version
-            versions = before.versions if before is not None and ours else set()
-            self._written[at.uid] = _Written({*versions, at.resource_version}, from_object(answer))
+        self._seen.wrote(resource, from_object(answer))
 
-    def _newest(self, resource: Resource) -> Resource:
-        """The version that our own writes made of this one, if the watch has not brought it yet."""
-        with self._lock:
-            written = self._written.get(resource.uid)
-        return (
-            written.now if written is not None and resource.metadata.resource_version in written.versions else resource
-        )
+    # What the reflectors report.
 
-    # What the reflectors bring.
-
-    def _reflector(
-        self, what: str, path: str, on_object: Callable[[str, dict[str, Any]], None], query: Any, silence: float
-    ) -> Reflector:
-        return Reflector(self._client, what, path, on_object, query=query, silence=silence)
-
-    def _on_object(self, kind: Kind) -> Callable[[str, dict[str, Any]], None]:
-        def take(event: str, item: dict[str, Any]) -> None:
+    def on_resource(self, kind: Kind, event: str, item: dict[str, Any]) -> None:
+        """One of the four kinds is new, changed, or gone (`event` is `DELETED`). Called by the reflectors."""
+        if event == "DELETED":
             meta = item["metadata"]
             key = ResourceKey(kind, meta.get("namespace") or "", meta["name"])
-            with self._lock:
-                if event == "DELETED":
-                    gone = self._now.pop(key, None)
-                    if gone is not None:
-                        self._written.pop(gone.uid, None)
-                    resource = None
-                else:
-                    resource = self._now[key] = from_object({**item, "kind": kind})
-                    written = self._written.get(resource.uid)
-                    if written is not None and resource.metadata.resource_version not in written.versions:
-                        del self._written[resource.uid]  # it has come round, or somebody else has written since
-            self._tell(Change(key, resource))
-
-        return take
+            self._seen.remove(key)
+            self._report(Change(key, None))
+            return
+        resource = from_object({**item, "kind": kind})
+        self._seen.put(resource)
+        self._report(Change(resource.key, resource))
 
     def _on_service(self, event: str, item: dict[str, Any]) -> None:
         if self._services.is_front(item):
@@ -225,33 +229,31 @@ class KubernetesSource:
 
     def _on_front(self, event: str) -> None:
         if self._services.take_front(event):
-            with self._lock:
-                keys = list(self._now)
-            for key in keys:
+            for key in self._seen.resource_keys():
                 if key.kind != "Subscription":
                     self._again(key)
 
     def _again(self, key: ResourceKey) -> None:
-        """Have a resource looked at once more, though it has not changed itself."""
-        with self._lock:
-            resource = self._now.get(key)
+        """Have a resource reconciled once more, though it has not changed itself."""
+        resource = self._seen.get(key)
         if resource is not None:
-            self._tell(Change(key, resource))
+            self._report(Change(key, resource))
 
-    def _tell(self, change: Change) -> None:
-        with self._telling:
+    def _report(self, change: Change) -> None:
+        with self._report_lock:
             if self._on_change is not None:
                 self._on_change(change)
 
 
-class _Written:
-    """What our own writes made of a resource: any of `versions` is superseded by `now`."""
+class _KindListener:
+    """Gives what one reflector reports to the source, with the kind that the items of a list do not name."""
 
-    __slots__ = ("now", "versions")
+    def __init__(self, source: KubernetesSource, kind: Kind) -> None:
+        self._source = source
+        self._kind = kind
 
-    def __init__(self, versions: set[str], now: Resource) -> None:
-        self.versions = versions
-        self.now = now
+    def on_object(self, event: str, item: dict[str, Any]) -> None:
+        self._source.on_resource(self._kind, event, item)
 
 
 def as_error(error: ApiError, resource: Resource) -> TemporaryError:

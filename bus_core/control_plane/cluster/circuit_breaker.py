@@ -1,0 +1,111 @@
+"""The circuit breaker: after a connection that could not be made, one caller at a time tries the API server again.
+
+All calls of a process to one API server pass the same breaker: reflectors, the Lease, writes, Events. So an API server
+that refuses connections sees one connection a back-off step, and not one for each caller.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from bus_core.telemetry import get_logger
+
+BACKOFF: Final = (1, 1, 1, 1, 1, 1, 1, 2, 3, 5, 8, 13, 21)
+"""Seconds between two connections that fail, the last one from then on: fourteen in the first minute. Each second at
+first, so that a leader finds a server that was away for a few seconds before its Lease is over."""
+
+PROBE: Final = 3.0
+"""Seconds after which a connection that is being tried counts as made; connecting takes less, or fails."""
+
+PROBE_POLL: Final = 0.2
+"""Seconds until a caller asks again while another one tries to connect."""
+
+REMINDER: Final = 60.0
+"""Seconds between two log lines about an API server that stays away."""
+
+log = get_logger(__name__)
+
+
+class UnreachableError(Exception):
+    """No connection to the API server could be made, or none that was answered, now or a moment ago.
+
+    Args:
+        detail: the reason, for people.
+        retry_after: seconds until the next try makes sense.
+    """
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(detail)
+
+
+class CircuitBreaker:
+    """Closed while connections can be made, open after one that could not. Thread-safe; no method blocks.
+
+    Args:
+        server: the API server's address, for the log.
+        clock: seconds, monotonic.
+        jitter: in [0, 1).
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._jitter = jitter
+        self._lock = threading.Lock()  # guards all below
+        self._failures = 0
+        self._detail = ""
+        self._open_until = 0.0
+        self._probe_until = 0.0
+        self._remind_at = 0.0
+
+    def admit(self) -> None:
+        """Ask before each request.
+
+        Raises:
+            UnreachableError: the breaker is open, or another caller tries to connect at this moment.
+        """
+        with self._lock:
+            if not self._failures:
+                return
+            now = self._clock()
+            if now < self._open_until:
+                raise UnreachableError(self._detail, self._open_until - now)
+            if now < self._probe_until:
+                raise UnreachableError(self._detail, PROBE_POLL)
+            self._probe_until = now + PROBE
+
+    def connected(self) -> None:
+        """A connection was made, whatever became of the request."""
+        with self._lock:
+            was_open, self._failures, self._remind_at = self._failures > 0, 0, 0.0
+        if was_open:
+            log.info("the API server can be reached again", server=self._server)
+
+    def failed(self, detail: str) -> UnreachableError:
+        """A connection could not be made; the error to raise. Logs the first one, and then one line a minute."""
+        with self._lock:
+            now = self._clock()
+            if now >= self._open_until:  # else another request was under way beside the one that opened the breaker
+                delay = BACKOFF[min(self._failures, len(BACKOFF) - 1)] * (1 + 0.1 * self._jitter())
+                self._failures += 1
+                self._open_until = now + delay
+            self._probe_until = 0.0
+            says = now >= self._remind_at or detail != self._detail
+            if says:
+                self._remind_at = now + REMINDER
+            self._detail = detail
+            retry_after = self._open_until - now
+        if says:
+            log.warning("the API server cannot be reached", server=self._server, detail=detail)
+        return UnreachableError(detail, retry_after)

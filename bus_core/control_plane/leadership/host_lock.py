@@ -1,0 +1,37 @@
+"""The host lock: which of one host's workers competes for the Leases of the bus."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+import uuid
+
+
+class HostLock:
+    """A record lock (POSIX) on a file without a name. Make it before the workers are forked.
+
+    Such a lock belongs to a process, not to the open file that all workers inherit, and the kernel frees it when its
+    holder dies. A holder that is stopped keeps it: then another host takes the Leases, when they are over.
+
+    Attributes:
+        identity: names the host among all that compete for a Lease. Its workers share it, so the next one renews a
+            Lease that a dead one held.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="bus-host-")  # noqa: SIM115  # closed by the end of the process
+        self.identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+
+    def acquire(self) -> bool:
+        """Take the lock, without waiting; whether this process holds it now."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: another process holds it
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let another worker of the host compete. Idempotent."""
+        fcntl.lockf(self._file, fcntl.LOCK_UN)

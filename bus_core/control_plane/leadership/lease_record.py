@@ -1,0 +1,106 @@
+"""One Lease object: read, taken, renewed and given up, each write on the version that was read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+from bus_core.control_plane.cluster import LEASES, ApiError, ClusterClient
+
+
+class LeaseRecord:
+    """One Lease object, as this process sees it. For one thread.
+
+    Args:
+        name: of the Lease.
+        identity: of this host among all that compete.
+        duration: seconds after which the record is over if nobody renews it.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        client: ClusterClient,
+        namespace: str,
+        name: str,
+        identity: str,
+        duration: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.holder = ""
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._duration = duration
+        self._clock = clock
+        self._object: dict[str, Any] | None = None
+        self._seen: tuple[Any, ...] = ()
+        self._seen_at = 0.0
+
+    def hold(self) -> bool:
+        """Take the Lease or renew it, if it is free or ours; whether it is ours now.
+
+        Raises:
+            ApiError: the API server refused, or did not answer.
+        """
+        for _ in range(2):  # the second time with what somebody else has written meanwhile
+            if self._object is None or self.holder != self._identity:
+                self._read()
+            if self.holder not in ("", self._identity) and self._clock() < self._seen_at + self._lasts:
+                return False
+            if self._write(self._identity):
+                return True
+        return False
+
+    def give_up(self) -> None:
+        """Leave the Lease free for others, if it is ours. Raises as `hold` does."""
+        if self._object is not None and self.holder == self._identity:
+            self._write("")
+
+    @property
+    def _lasts(self) -> float:
+        spec = (self._object or {}).get("spec") or {}
+        return float(spec.get("leaseDurationSeconds") or self._duration)
+
+    def _read(self) -> None:
+        try:
+            self._take(self._client.get(LEASES.path(self._namespace, self._name)))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._object, self.holder = None, ""
+
+    def _take(self, lease: dict[str, Any]) -> None:
+        spec = lease.get("spec") or {}
+        self._object, self.holder = lease, spec.get("holderIdentity") or ""
+        seen = (self.holder, spec.get("renewTime"), spec.get("leaseTransitions"))
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, self._clock()
+
+    def _write(self, holder: str) -> bool:
+        """Write the record on the version that was read; False when somebody else was faster."""
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        lease = self._object or {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._name, "namespace": self._namespace},
+        }
+        spec = dict(lease.get("spec") or {})
+        if holder and self.holder != holder:
+            spec |= {"acquireTime": now, "leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1}
+        spec |= {"holderIdentity": holder, "leaseDurationSeconds": round(self._duration), "renewTime": now}
+        wanted = {**lease, "spec": spec}
+        try:
+            if self._object is None:
+                self._take(self._client.create(LEASES.path(self._namespace), wanted))
+            else:
+                self._take(self._client.replace(LEASES.path(self._namespace, self._name), wanted))
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+            self._object = None  # somebody else was faster: read what there is
+            self.holder = ""
+            return False
+        return True
