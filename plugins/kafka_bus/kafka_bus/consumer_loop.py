@@ -28,8 +28,8 @@ _LAG_EVERY = 2.0
 class ConsumerLoop:
     """A member of the subscription's consumer group, from `start` to `close`.
 
-    `start`, `wait_joined`, `pause` and `close` are safe from any thread. All else runs on the loop's own thread, and so
-    do librdkafka's callbacks, which it calls from within `poll`, `consume` and `close`.
+    `start`, `wait_joined`, `pause`, `leave` and `close` are safe from any thread. All else runs on its own thread.
+    So do librdkafka's callbacks, which it calls from within `poll`, `consume` and `close`.
     """
 
     def __init__(
@@ -81,12 +81,24 @@ class ConsumerLoop:
         self._reader.stop()
         self._submitter.stop()
 
-    def close(self) -> None:
-        """Commit what is resolved, and leave the group. Blocks until that is done."""
+    def leave(self) -> None:
+        """Have the loop's thread commit what is resolved, leave the group and end. Returns at once."""
         self.pause()
         self._leave.set()
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Leave, and wait until that is done: for a round trip, or up to a minute if a broker hangs.
+
+        Args:
+            timeout: seconds; None means without limit.
+
+        Returns:
+            Whether the loop has ended. Otherwise its thread goes on, and ends later.
+        """
+        self.leave()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def withdraw_report(self) -> None:
         """Take the report `Blocked` back. For a closed loop."""

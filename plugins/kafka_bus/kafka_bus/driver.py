@@ -52,6 +52,10 @@ ORDERINGS: tuple[Ordering, ...] = ("key", "partition", "unordered")
 JOIN_TIMEOUT = 30.0
 """Seconds until a consumer must have joined its group."""
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a shutdown waits for consumers to leave their groups, and for acknowledgements. Both take a round trip.
+If a broker hangs, its groups notice after `session_timeout`, and what was not committed is delivered again."""
+
 LEAVE_TRIES = 4
 LEAVE_PAUSE = 0.25
 """Seconds between two tries to delete a group that other workers leave at the same time."""
@@ -88,7 +92,7 @@ class KafkaBus:
         self._groups = Groups(self._admin, self._clients.trouble)
         self._limits = TopicLimits(self._topics)
         self._producers = Producers(self._clients, self._limits)
-        self._loops = ConsumerLoops()
+        self._loops = ConsumerLoops(context.stopping)
         # By group that `unsubscribe` could not delete yet: when it tried first. Hooks of a channel never overlap.
         self._leaving: dict[str, float] = {}
         context.exit_stack.callback(self._close)
@@ -146,11 +150,9 @@ class KafkaBus:
         loop = self._consumer_loop(identity, policy)
         loop.start()
         if fixed and not loop.wait_joined(JOIN_TIMEOUT, self._context.stopping):
-            loop.close()
+            self._loops.wait_closed(loop)
             raise TemporaryError(f"the consumer group {group} did not form within {JOIN_TIMEOUT:g} s")
         self._loops.add(loop)
-        if self._context.stopping.is_set():
-            loop.pause()
         self._log.info(
             "subscribed", channel=str(channel.reference), subscription=str(subscription.reference), group=group
         )
@@ -216,8 +218,10 @@ class KafkaBus:
         self._loops.pause()
 
     def _close(self) -> None:
-        self._loops.close()
-        self._producers.close()
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        for loop in self._loops.close(deadline):
+            self._log.warning("a consumer could not leave its group in time", group=loop.identity.group)
+        self._producers.close(deadline)
 
 
 def _choice(name: str, value: str, allowed: tuple[T, ...]) -> T:

@@ -50,7 +50,6 @@ class Producer:
         )
         self._trouble = clients.trouble
         self._log = clients.logger
-        self._timeout = settings.produce_timeout
         self._waiting = 0  # events without an acknowledgement
         self._is_polling = False
         self.is_spent = False
@@ -92,9 +91,9 @@ class Producer:
         except KafkaException as error:
             raise self._trouble.as_error(f"topic {topic}", error) from None
 
-    def close(self) -> None:
-        """Wait for the acknowledgements of all events, at most `produce_timeout`."""
-        self._client.flush(self._timeout)
+    def close(self, timeout: float) -> None:
+        """Wait for the acknowledgements of all events, at most `timeout` seconds."""
+        self._client.flush(timeout)
 
     def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have librdkafka call the callbacks of acknowledged events; repeat while events wait."""

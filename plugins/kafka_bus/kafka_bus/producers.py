@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from bus_core import MessageTooLargeError
 from kafka_bus.clients import Clients
@@ -44,10 +45,15 @@ class Producers:
             raise MessageTooLargeError(f"the event has about {record.size} bytes, and its topic allows {limit}")
         await self._producer(topic).send(topic, record)
 
-    def close(self) -> None:
-        """Wait for the acknowledgements of all events, at most `produce_timeout` for each producer."""
+    def close(self, deadline: float) -> None:
+        """Wait for the acknowledgements of all events.
+
+        Args:
+            deadline: monotonic time in seconds, until which it waits. Events without an acknowledgement by then were
+                not answered 202.
+        """
         for producer in list(self._producers.values()):
-            producer.close()
+            producer.close(max(deadline - time.monotonic(), 0.0))
 
     @property
     def batch_sizes(self) -> list[int]:

@@ -156,7 +156,7 @@ def test_what_was_acknowledged_is_read_once_and_committed(cluster: str) -> None:
         assert sorted(received.bodies) == sorted(sent)
         assert committed(cluster, "orders") == 100
     finally:
-        producer.close()
+        producer.close(10)
 
 
 def test_a_partition_that_was_paused_goes_on_after_it_went_and_came_back(
@@ -181,7 +181,7 @@ def test_a_partition_that_was_paused_goes_on_after_it_went_and_came_back(
     finally:
         first.close()
         second.close()
-        producer.close()
+        producer.close(10)
 
 
 def test_what_is_blocked_at_one_member_is_known_to_all_of_them(cluster: str) -> None:
@@ -201,7 +201,7 @@ def test_what_is_blocked_at_one_member_is_known_to_all_of_them(cluster: str) -> 
     finally:
         one.close()
         other.close()
-        producer.close()
+        producer.close(10)
 
 
 def test_a_mark_that_another_member_has_left_goes_where_nothing_is_blocked(
@@ -226,7 +226,7 @@ def test_a_mark_that_another_member_has_left_goes_where_nothing_is_blocked(
         before.close()
         after.close()
         other.close()
-        producer.close()
+        producer.close(10)
 
 
 class SlowToTellOffsets(Consumer):  # type: ignore[misc]
@@ -272,4 +272,4 @@ def test_brokers_that_are_slow_to_tell_the_marks_delay_no_event(cluster: str, mo
         assert slowest < 0.5
     finally:
         one.close()
-        producer.close()
+        producer.close(10)

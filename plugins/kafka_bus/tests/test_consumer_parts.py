@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
+import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 
-from bus_core import ForwardedHeaders, Gauge, Message, Outcome, SubscriptionReference
+from bus_core import ForwardedHeaders, Gauge, Message, Outcome, SubscriptionReference, TemporaryError
 from kafka_bus.blocked_mark import ASK_EVERY, MARK, MarkWatch
 from kafka_bus.blocked_reporter import BlockedReporter
 from kafka_bus.clients import Clients
 from kafka_bus.committer import OffsetCommitter
+from kafka_bus.consumer_loop import ConsumerLoop
 from kafka_bus.error_codes import LocalError
 from kafka_bus.failure import Trouble
+from kafka_bus.loops import ConsumerLoops
 from kafka_bus.names import ConsumerIdentity
 from kafka_bus.ordered_submitter import OrderedSubmitter, SubmitPolicy
 from kafka_bus.reader import Reader
@@ -140,3 +145,67 @@ def test_a_report_changes_with_the_blocked_partitions_of_all_members() -> None:
     one.update({0: 7})
     one.withdraw()
     assert said[3:] == [("", "")]
+
+
+class HangingConsumer:
+    """A consumer whose coordinator hangs: leaving the group takes until `answers` is set."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+
+    def subscribe(self, topics: list[str], **callbacks: object) -> None: ...
+
+    def poll(self, timeout: float) -> None:
+        self.answers.wait(timeout)
+
+    def assignment(self) -> list[TopicPartition]:
+        return []
+
+    def close(self) -> None:
+        self.answers.wait(30)
+
+
+class HangingClients(Clients):
+    def consumer(self, properties: Any) -> Any:
+        return HangingConsumer()
+
+
+def hanging_loop() -> ConsumerLoop:
+    identity = ConsumerIdentity("hanging", "hanging.one", ONE)
+    policy = SubmitPolicy("key", max_in_flight=50, max_uncommitted=100)
+    gauge = Gauge("bus_kafka_test_hanging", "Blocked partitions", ["subscription"])
+    return ConsumerLoop(
+        HangingClients(KafkaSettings.model_validate({"brokers": "x:1"}), Trouble("x:1"), LOG, LOG),
+        identity,
+        OrderedSubmitter(delivered, ONE, policy),
+        ForwardedHeaders(),
+        MarkWatch(Answers(), identity.group, identity.topic, 10.0),
+        BlockedReporter(ONE, identity.topic, lambda *_: None, gauge),
+    )
+
+
+def test_a_shutdown_waits_for_a_consumer_only_until_its_deadline() -> None:
+    loops = ConsumerLoops(threading.Event())
+    one = hanging_loop()
+    one.start()
+    loops.add(one)
+    began = time.monotonic()
+    assert loops.close(began + 0.3) == [one]
+    assert 0.25 < time.monotonic() - began < 5
+    one._consumer.answers.set()
+    assert one.close(10), "its thread goes on, and ends later"
+
+
+def test_a_hook_that_waits_for_a_consumer_gives_up_when_the_host_stops() -> None:
+    stopping = threading.Event()
+    loops = ConsumerLoops(stopping)
+    one = hanging_loop()
+    one.start()
+    loops.add(one)
+    stopping.set()
+    began = time.monotonic()
+    with pytest.raises(TemporaryError, match="the host stops"):
+        loops.remove(ONE)
+    assert time.monotonic() - began < 5
+    one._consumer.answers.set()
+    assert one.close(10)

@@ -93,7 +93,7 @@ def test_a_poll_that_fails_ends_no_acknowledgements(cluster: str) -> None:
         asyncio.run(two())
         assert lines.events == ["polling for acknowledgements failed and goes on"]
     finally:
-        producer.close()
+        producer.close(10)
 
 
 def test_a_topic_that_is_forgotten_leaves_nothing(cluster: str) -> None:
@@ -118,7 +118,7 @@ def test_a_topic_that_is_forgotten_leaves_nothing(cluster: str) -> None:
         assert producers.batch_sizes == [1_000_000], "topics without a known limit use it"
         assert limits.values() == set()
     finally:
-        producers.close()
+        producers.close(time.monotonic() + 10)
 
 
 def test_limits_are_bounded_where_nobody_tells_of_a_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_producer_that_a_fatal_error_has_ended_is_replaced(cluster: str) -> No
         asyncio.run(producers.send("fatal", record))
         assert list(producers._producers.values()) != [spent]
     finally:
-        producers.close()
+        producers.close(time.monotonic() + 10)
 
 
 def test_more_than_may_wait_is_refused_at_once() -> None:
@@ -170,7 +170,7 @@ def test_more_than_may_wait_is_refused_at_once() -> None:
         assert all(isinstance(answer, TemporaryError) for answer in answers)
         assert any("too many events wait" in str(answer) for answer in answers)
     finally:
-        producer.close()
+        producer.close(10)
 
 
 def test_topics_with_a_small_limit_share_no_batch_with_others(cluster: str) -> None:
@@ -187,4 +187,4 @@ def test_topics_with_a_small_limit_share_no_batch_with_others(cluster: str) -> N
         asyncio.run(both())
         assert producers.batch_sizes == [10_000, 1_000_000]
     finally:
-        producers.close()
+        producers.close(time.monotonic() + 10)
