@@ -55,12 +55,11 @@ def test_a_stop_does_not_wait_for_a_broker_that_hangs(lone: Setting) -> None:
         lone.channel("late")
         threading.Event().wait(1.0)  # the hook `provision` of the new channel waits for the broker by then
         began = time.monotonic()
-        code = host.stop()
+        assert host.stop() == 0
         took = time.monotonic() - began
-        print(*host.lines[-12:], took, sep="\n")
-        assert code == 0
         print(f"\na host whose broker hangs stopped after {took:.1f} s")
         assert took < 8
+        assert host.says("the host stops before the brokers answered")
 
 
 def test_the_leader_of_three_is_killed_under_load(trio: Setting) -> None:
