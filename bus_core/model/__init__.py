@@ -1,4 +1,4 @@
-"""The model: the words that everything else is said in. Names, messages, resources, conditions, parameters, errors.
+"""Model: the terms of all other code. Names, messages, resources, conditions, parameters, errors.
 
 No file here starts a thread, opens a socket or reads a file.
 """

@@ -42,7 +42,7 @@ class Condition:
 
 
 def merge_conditions(old: Sequence[Condition], new: Sequence[Condition], now: dt.datetime) -> tuple[Condition, ...]:
-    """Old conditions updated by new ones of the same type; a transition time moves only with its status."""
+    """Replace old conditions with new ones of the same type. A transition time changes only with the status."""
     known = {condition.type: condition for condition in old}
     for condition in new:
         before = known.get(condition.type)

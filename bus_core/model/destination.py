@@ -25,10 +25,10 @@ class Destination:
 
     Attributes:
         scheme: `http` or `https`.
-        host: a DNS name in lower case or an IP address (IPv6 without brackets): what is connected to.
+        host: the host to connect to, a DNS name in lower case or an IP address (IPv6 without brackets).
         port: 1 to 65535.
-        target: path and query, as the request line carries them.
-        authority: the Host header: brackets around IPv6, no port where it is the scheme's own.
+        target: path and query, as in the request line.
+        authority: the Host header. IPv6 has brackets, and the default port of the scheme is left out.
     """
 
     scheme: str
@@ -45,7 +45,7 @@ class Destination:
 
 @lru_cache(maxsize=1024)
 def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destination:
-    """Read a destination. A name of a single label becomes NAME.NAMESPACE.svc.cluster.local; a URL stays as it is.
+    """Read a destination. A single-label name becomes NAME.NAMESPACE.svc.cluster.local; a URL is not changed.
 
     Raises:
         DestinationError: it is neither a DNS name nor an http(s) URL, or has user information or a fragment.
@@ -86,7 +86,7 @@ def parse_sink(text: str, channel: ChannelReference) -> Destination:
     """Read the dead-letter sink of a channel's events.
 
     Raises:
-        DestinationError: it is no destination, or the channel itself.
+        DestinationError: it is not a destination, or it is the channel itself.
     """
     sink = parse_destination(text, channel.namespace)
     try:
@@ -102,18 +102,18 @@ def parse_sink(text: str, channel: ChannelReference) -> Destination:
 
 
 def is_single_label(name: str) -> bool:
-    """Whether a name is to be completed with a namespace: no dot, no address, no port, and not `localhost`."""
+    """Whether a name needs a namespace: it has no dot and no port, and is neither an address nor `localhost`."""
     return not any(character in name for character in ".:[/?#@") and bool(name) and name.lower() != "localhost"
 
 
 def is_localhost(host: str) -> bool:
-    """Whether a name is this machine by definition: `localhost` or `*.localhost` (RFC 6761, section 6.3)."""
+    """Whether a name always means this machine: `localhost` or `*.localhost` (RFC 6761, section 6.3)."""
     name = host.rstrip(".")
     return name == "localhost" or name.endswith(".localhost")
 
 
 def _split(text: str, authority: str, scheme: str) -> tuple[str, int]:
-    """Host in lower case and port."""
+    """Split an authority into the host, in lower case, and the port."""
     if authority.startswith("["):
         host, bracket, rest = authority[1:].partition("]")
         colon, port = rest[:1], rest[1:]
@@ -145,7 +145,7 @@ def _check_host(text: str, host: str) -> None:
     if len(host) > MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
         raise _refused(text, "is no DNS name and no http(s) URL")
     if labels[-1].isdigit():
-        # Resolvers read 127.1 or 0177.0.0.1 as addresses in surprising ways: only the plain form is taken.
+        # Resolvers accept unusual forms of addresses, such as 127.1 or 0177.0.0.1. Only the plain form is allowed here.
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
@@ -157,7 +157,7 @@ def _refused(text: str, problem: str) -> DestinationError:
 
 
 def _shown(text: str) -> str:
-    """Short, and without what may be a password: the text goes into logs and answers."""
+    """The text without a password and at most 100 characters long, for logs and answers."""
     before, at, after = text.rpartition("@")
     if at:
         scheme, separator, _ = before.partition("://")

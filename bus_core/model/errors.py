@@ -1,24 +1,24 @@
 """Model: the error tree. Everything that bus-core raises on purpose, with the one action that each asks for.
 
     BusError
-    ├── ConfigurationError          the user's mistake: what, where, what to do; the command exits with 2
+    ├── ConfigurationError          a user's mistake; the command exits with 2
     │   ├── ManifestError           a manifest that cannot be used (path and line are known)
     │   ├── ParameterError          a required parameter of a channel or subscription has no value
     │   └── DriverError             a driver that is not installed, or breaks the driver contract
     ├── UnknownChannelError         no such channel (404)
     ├── UnknownSubscriptionError    no such subscription in this process
     ├── InvalidMessageError         the event itself is malformed (400)
-    │   └── MessageTooLargeError    it is larger than what can be carried (413)
+    │   └── MessageTooLargeError    the event is larger than the bus can carry (413)
     ├── PermanentError              retrying cannot help: the condition turns False, nothing is requeued
     ├── TemporaryError              try again after `retry_after` seconds (503)
-    │   ├── BusyError               a bound is reached, nothing was taken (503)
-    │   └── ForbiddenError          the API server refuses a write: the bus lacks a right
-    ├── UnavailableError            delivery's tries are spent and there is no dead-letter sink: not to be committed
+    │   ├── BusyError               a bound is reached, and nothing was queued (503)
+    │   └── ForbiddenError          the API server refuses a write: the bus lacks a permission
+    ├── UnavailableError            all tries failed and no dead-letter sink took the event: do not commit it
     └── DispatchError               one HTTP exchange with a subscriber failed
-        ├── DestinationError        the destination is no DNS name and no http(s) URL, or its name does not resolve
-        ├── ResponseError           it answered, and not with 2xx (`status`, `headers`, `body`)
+        ├── DestinationError        the destination is neither a DNS name nor an http(s) URL, or does not resolve
+        ├── ResponseError           the subscriber did not answer 2xx (`status`, `headers`, `body`)
         ├── DeadlineError           no complete answer within the time allowed
-        └── ReplyError              the event arrived, its reply could not be handed on (`reply`)
+        └── ReplyError              the event arrived, but its reply could not be forwarded (`reply`)
 
 A driver raises `TemporaryError`, `PermanentError`, `InvalidMessageError` and
 `MessageTooLargeError`; the host raises the rest.
@@ -34,20 +34,20 @@ DEFAULT_RETRY_AFTER = 1.0
 
 
 class BusError(Exception):
-    """The root: catch this to catch everything bus-core raises on purpose."""
+    """The root of the error tree."""
 
 
 class ConfigurationError(BusError):
-    """The user's mistake. The text says what is wrong, where, and what to do about it."""
+    """A user's mistake. The text says what is wrong, where it is, and how to correct it."""
 
 
 class ManifestError(ConfigurationError):
     """A manifest that cannot be used.
 
     Args:
-        problem: what is wrong and what to do.
+        problem: what is wrong and how to correct it.
         path: the file.
-        line: 1-based line in the file, 0 when the whole file is meant.
+        line: the line in the file, from 1; 0 means the whole file.
         field: the place inside the document, such as `spec.arguments.numPartitions`.
     """
 
@@ -61,27 +61,27 @@ class ManifestError(ConfigurationError):
 
 
 class ParameterError(ConfigurationError):
-    """A required parameter has no value; the text names every one that lacks it."""
+    """Required parameters have no value. The text names all of them."""
 
 
 class DriverError(ConfigurationError):
-    """A driver that is not installed, or does not keep the driver contract."""
+    """A driver is not installed, or breaks the driver contract."""
 
 
 class UnknownChannelError(BusError):
-    """Raised by a receiver function for a channel that does not exist; the sender is answered 404."""
+    """The channel does not exist. A receiver function raises it; the sender gets 404."""
 
 
 class UnknownSubscriptionError(BusError):
-    """There is no such subscription in this process (never was, or it has been deleted)."""
+    """This process has no such subscription: it never existed, or it was deleted."""
 
 
 class InvalidMessageError(BusError):
-    """The event is malformed; the sender is answered 400 with this text."""
+    """The event is malformed. The sender gets 400 with this text."""
 
 
 class MessageTooLargeError(InvalidMessageError):
-    """The event is larger than the bus can carry; the sender is answered 413 with this text."""
+    """The event is larger than the bus can carry. The sender gets 413 with this text."""
 
 
 class PermanentError(BusError):
@@ -92,8 +92,8 @@ class TemporaryError(BusError):
     """Try again later.
 
     Args:
-        message: what is the matter.
-        retry_after: seconds to wait; the sender of an event reads it as `Retry-After`.
+        message: what is wrong.
+        retry_after: seconds to wait. The sender of an event gets it as `Retry-After`.
     """
 
     def __init__(self, message: str = "", retry_after: float = DEFAULT_RETRY_AFTER) -> None:
@@ -102,15 +102,15 @@ class TemporaryError(BusError):
 
 
 class ForbiddenError(TemporaryError):
-    """The API server refuses a write for want of a right; the text names verb and resource. Rights can be given."""
+    """The bus lacks a permission to write. The text names verb and resource. Retried, since RBAC may be fixed later."""
 
 
 class BusyError(TemporaryError):
-    """A bound is reached: nothing was queued for anyone. A driver pauses, a sender is answered 503 + Retry-After."""
+    """A bound is reached, and nothing was queued. A driver pauses; a sender gets 503 with Retry-After."""
 
 
 class UnavailableError(BusError):
-    """Every try is spent and no dead-letter sink took the event. A durable driver must not commit it."""
+    """All tries failed and no dead-letter sink took the event. A durable driver must not commit it."""
 
 
 class DispatchError(BusError):
@@ -122,17 +122,17 @@ class DestinationError(DispatchError):
 
 
 class DeadlineError(DispatchError):
-    """The exchange was not complete within the time allowed for it."""
+    """The exchange was not complete before its deadline."""
 
 
 class ResponseError(DispatchError):
-    """The destination answered with anything but 2xx.
+    """The destination did not answer 2xx.
 
     Args:
         destination: where the event was sent.
         status: the HTTP status code.
         headers: the answer's headers, lower-case names.
-        body: the answer's body, cut at the cap for replies.
+        body: the answer's body, up to the limit for replies.
     """
 
     def __init__(self, destination: str, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
@@ -144,14 +144,14 @@ class ResponseError(DispatchError):
 
 
 class ReplyError(DispatchError):
-    """The destination took the event, but its reply could not be handed on to `reply_to`.
+    """The destination took the event, but its reply could not be forwarded to `reply_to`.
 
-    A retry repeats the reply leg only: send `reply` to `reply_to`, never the event again.
+    A retry sends `reply` to `reply_to`. It never sends the event again.
 
     Args:
-        reply: the reply as it would be sent.
-        reply_to: where it was to go.
-        cause: what failed.
+        reply: the reply, as it is to be sent.
+        reply_to: its destination.
+        cause: the failure of that exchange.
     """
 
     def __init__(self, reply: Message, reply_to: str, cause: DispatchError) -> None:

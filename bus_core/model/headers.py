@@ -15,12 +15,12 @@ _NAME_CACHE_LIMIT = 1024
 
 
 class ForwardedHeaders:
-    """The rule which headers are handed on with an event, and the only place that applies it.
+    """The rule that says which headers are forwarded with an event. No other code applies it.
 
     Args:
-        extra: further header names; one ending in `*` or `-` is a prefix.
+        extra: further header names. A name that ends in `*` or `-` is a prefix.
 
-    Thread-safe: the one piece of state is a bounded cache of answers.
+    Thread-safe: its only state is a bounded cache of answers.
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
@@ -33,10 +33,10 @@ class ForwardedHeaders:
         return name in self._names or name.startswith(self._prefixes)
 
     def select(self, raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-        """The forwarded ones among raw headers (ASGI form: lower-case names); the first of a repeated header wins.
+        """Select the forwarded ones of raw headers (ASGI form: lower-case names). Of repeated ones the first counts.
 
         Raises:
-            InvalidMessageError: a forwarded value is not valid UTF-8 or holds CR, LF or NUL.
+            InvalidMessageError: a forwarded value is not valid UTF-8, or contains CR, LF or NUL.
         """
         cache = self._cache
         chosen: dict[str, str] = {}
@@ -59,16 +59,16 @@ class ForwardedHeaders:
     def _learn(self, raw_name: bytes) -> str | None:
         name = raw_name.decode("latin-1").lower()
         answer = name if name in self else None
-        if len(self._cache) < _NAME_CACHE_LIMIT:  # names come from strangers: the cache must not grow with them
+        if len(self._cache) < _NAME_CACHE_LIMIT:  # Senders choose the names, so the cache is bounded.
             self._cache[raw_name] = answer
         return answer
 
 
 def check_header_value(name: str, value: str) -> None:
-    """Refuse what would break the framing of a request (RFC 9110, section 5.5).
+    """Check that a value cannot break the framing of a request (RFC 9110, section 5.5).
 
     Raises:
-        InvalidMessageError: the value holds CR, LF or NUL.
+        InvalidMessageError: the value contains CR, LF or NUL.
     """
     for character, label in (("\r", "CR"), ("\n", "LF"), ("\0", "NUL")):
         if character in value:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 HOPS_HEADER = "knative-hops"
-"""The one header the host adds: how many replies led to this event."""
+"""The only header that the host adds: the number of replies that led to this event."""
 
 
 class Message:
@@ -16,7 +16,7 @@ class Message:
         headers: names in lower case.
         payload: the raw body, never decoded.
 
-    Treated as immutable once made, and therefore safe to share between threads.
+    Code treats it as immutable, so threads may share it.
     """
 
     __slots__ = ("headers", "payload")
@@ -26,7 +26,7 @@ class Message:
         self.payload = payload
 
     def __repr__(self) -> str:
-        # The payload is the user's data: its length is enough for a log line.
+        # The payload is the user's data, so logs show only its length.
         return f"Message(headers={dict(self.headers)!r}, payload=<{len(self.payload)} bytes>)"
 
     def __eq__(self, other: object) -> bool:
@@ -38,18 +38,18 @@ class Message:
 
     @property
     def hops(self) -> int:
-        """How many replies led here; 0 for an event from outside or a value that is no number."""
+        """The number of replies that led to this event; 0 if the header is missing or not a number."""
         value = self.headers.get(HOPS_HEADER, "")
         return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchDefaults:
-    """What a dispatch falls back on.
+    """The defaults of a dispatch.
 
     Attributes:
         namespace: completes a destination that is a single-label name.
-        reply_to: where a non-empty reply goes; empty for nowhere.
+        reply_to: where a non-empty reply goes; empty means nowhere.
     """
 
     namespace: str = "default"

@@ -11,7 +11,7 @@ from bus_core.model.errors import ParameterError
 ParameterScope = Literal["channel", "subscription"]
 
 ResolvedParameters = Mapping[str, str]
-"""Values by name: the driver's default < the Bus's default < the argument of the resource."""
+"""Values by name. The resource's argument overrides the Bus's default, which overrides the driver's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class Parameter:
 def resolve_parameters(
     scope: ParameterScope, *declared: Iterable[Parameter], arguments: Mapping[str, str]
 ) -> tuple[ResolvedParameters, list[str]]:
-    """Resolve `arguments` against what is declared; a later declaration overrides an earlier one's default.
+    """Resolve `arguments` against the declared parameters. A later declaration overrides an earlier default.
 
     Returns:
-        The values by name, and the names of arguments that nobody declares (skipped; the caller warns).
+        The values by name, and the names of undeclared arguments. Those are skipped; the caller warns.
 
     Raises:
-        ParameterError: required parameters have no value; the text names them all.
+        ParameterError: required parameters have no value. The text names all of them.
     """
     defaults: dict[str, str | None] = {}
     for declarations in declared:

@@ -12,7 +12,7 @@ MAX_HOST_LENGTH = 253
 """The longest DNS name in characters (RFC 1035, section 2.3.4, without the final dot)."""
 
 CHANNEL_SERVICE_SUFFIX = "-channel"
-"""A channel's Service is called like the channel, with this behind it."""
+"""Ends the name of a channel's Service: `orders-channel` is the Service of the channel `orders`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class ChannelReference:
 
     @classmethod
     def from_host(cls, host: str) -> Self:
-        """Tell the channel from a Host header: `NAME.NAMESPACE[.anything][:port]`, in any case of letters.
+        """Read the channel from a Host header: `NAME.NAMESPACE[.anything][:port]`, upper or lower case.
 
-        Where the third label is `svc` the name is a Kubernetes Service's and loses its `-channel` suffix.
+        If the third label is `svc`, the name is that of a Kubernetes Service, and its suffix `-channel` is removed.
 
         Raises:
-            InvalidMessageError: no dot, an empty label, longer than a DNS name may be, or an IP address.
+            InvalidMessageError: no dot, an empty label, too long for a DNS name, or an IP address.
         """
         name = host.rpartition(":")[0] if ":" in host else host
         if len(name) > MAX_HOST_LENGTH:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import _pytest.outcomes
+import pytest
 import urllib3
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -42,7 +42,7 @@ def run(rounds: int, seconds: float) -> list[Report]:
         cluster = Cluster(Path(folder))
         try:
             cluster.start()
-        except _pytest.outcomes.Skipped as missing:
+        except pytest.skip.Exception as missing:
             raise MissingTool(str(missing)) from None
         try:
             brokers = ("--set", f"kafka.brokers={cluster.bootstrap}")

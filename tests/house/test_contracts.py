@@ -49,8 +49,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bus_core/host/host.py", "import watchfiles", "only sources imports watchfiles"),
         ("bus_core/host/run_config.py", "import rich", "only cli imports click and rich"),
         ("bus_core/host/host.py", "import stub_bus", "drivers do not know each other"),
-        ("kafka_bus/flow.py", "import stub_bus", "drivers do not know each other"),
-        ("kafka_bus/flow.py", "from bus_core.model.errors import BusyError", "a driver imports"),
+        ("kafka_bus/ordered_submitter.py", "import stub_bus", "drivers do not know each other"),
+        ("kafka_bus/ordered_submitter.py", "from bus_core.model.errors import BusyError", "a driver imports"),
         ("stub_bus/__init__.py", "import bus_core.data_plane.delivery", "a driver imports"),
     ],
 )

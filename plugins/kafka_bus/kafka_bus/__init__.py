@@ -1,4 +1,4 @@
-"""The Kafka bus: durable channels. A channel is a topic, a subscription is a consumer group."""
+"""Driver: the Kafka bus, with durable channels. A channel is a topic, and a subscription is a consumer group."""
 
 from kafka_bus.driver import KafkaBus
 

@@ -1,8 +1,8 @@
-"""Events as Kafka records and back: the CloudEvents Kafka protocol binding 1.0.2, sections 3.1 to 3.3.
+"""Driver: converts events to Kafka records and back (CloudEvents Kafka protocol binding 1.0.2, sections 3.1 to 3.3).
 
 Binary mode: attributes are headers `ce_NAME` in UTF-8, `content-type` is a header, the value is the data. Structured
-and batched mode: the value is the whole event, told by its content type. In HTTP an attribute is percent-encoded (HTTP
-binding 1.0.2, section 3.1.3.2), in Kafka it is not; both ways are done here.
+and batched mode: the value is the whole event, and the content type says so. HTTP percent-encodes attributes (HTTP
+binding 1.0.2, section 3.1.3.2) and Kafka does not, so they are decoded and encoded here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ KEY = "partitionkey"
 _HTTP = "ce-"
 _KAFKA = "ce_"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# All printable ASCII but space, double quote and percent (HTTP binding, section 3.1.3.2).
+# All printable ASCII except space, double quote and percent (HTTP binding, section 3.1.3.2).
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 class Record(NamedTuple):
-    """What is produced: the parts of a Kafka record."""
+    """The parts of a Kafka record that is to be produced."""
 
     key: bytes | None
     value: bytes
@@ -34,13 +34,13 @@ class Record(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes on the wire, nearly: the framing of a record batch and of its one record are 70 at most."""
+        """About the bytes on the wire. The framing of a batch with one record takes 70 bytes at most."""
         headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
         return len(self.key or b"") + len(self.value) + headers + 90
 
 
 def to_record(message: Message) -> Record:
-    """A record for an event. Its key is the `partitionkey` extension; without it, none."""
+    """The record of an event. Its key is the `partitionkey` extension; without it, the record has no key."""
     headers = []
     for name, value in message.headers.items():
         if name.startswith(_HTTP):
@@ -60,7 +60,7 @@ def _key(message: Message) -> bytes | None:
     try:
         event = json.loads(message.payload)
     except ValueError:
-        return None  # it is the subscribers' to judge; here it is only an event without a key
+        return None  # Subscribers judge the data. Here it is just an event without a key.
     found = event.get(KEY) if isinstance(event, dict) else None
     return found.encode(errors="replace") if isinstance(found, str) else None
 
@@ -68,12 +68,12 @@ def _key(message: Message) -> bytes | None:
 def to_message(
     value: bytes | None, headers: Iterable[tuple[str, bytes | None]], forwarded: ForwardedHeaders
 ) -> Message:
-    """The event of a record, whoever produced it.
+    """The event of a record. Any Kafka client may have produced it.
 
     Args:
-        value: None (a tombstone) is an event without data.
-        headers: the first of a repeated one counts.
-        forwarded: which of those that are no attributes travel on.
+        value: None (a tombstone) means an event without data.
+        headers: of a repeated header, the first one counts.
+        forwarded: says which headers besides the attributes are kept.
     """
     found: dict[str, str] = {}
     for raw_name, raw_value in headers:
@@ -83,7 +83,7 @@ def to_message(
             if name not in found and _is_token(name):
                 found[name] = urllib.parse.quote(raw_value or b"", safe=_SAFE)
         elif name not in found and name in forwarded and _is_token(name):
-            # A line break would end the header: foreign producers may write what no HTTP header can hold.
+            # Other producers may write control characters. A line break would end the HTTP header.
             found[name] = _CONTROL.sub(" ", (raw_value or b"").decode(errors="replace"))
     return Message(found, value or b"")
 

@@ -1,13 +1,15 @@
-"""Names on the Kafka side: a channel's topic and a subscription's consumer group."""
+"""Driver: names in Kafka, of a channel's topic and a subscription's consumer group."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
+from dataclasses import dataclass
 
 from bus_core import BusReference, ChannelReference, PermanentError, SubscriptionReference
 
 MAX_LENGTH = 249
-"""Of a topic's name (Apache Kafka, `Topic.MAX_NAME_LENGTH`)."""
+"""Characters of a topic's name (Apache Kafka, `Topic.MAX_NAME_LENGTH`)."""
 
 _LEGAL = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -16,28 +18,45 @@ def topic_name(template: str, bus: BusReference, channel: ChannelReference) -> s
     """The topic of a channel.
 
     Raises:
-        PermanentError: Kafka would refuse the name.
+        PermanentError: Kafka would reject the name.
     """
     name = template.format(namespace=channel.namespace, bus=bus.name, channel=channel.name)
     if len(name) > MAX_LENGTH:
         raise PermanentError(
-            f"the topic's name would have {len(name)} characters and Kafka allows {MAX_LENGTH}: "
+            f"the topic's name has {len(name)} characters, and Kafka allows {MAX_LENGTH}: "
             f"shorten kafka.topic or the channel's name ({name[:60]}…)"
         )
     if not _LEGAL.fullmatch(name) or name in {".", ".."}:
         raise PermanentError(
-            f"Kafka does not allow the topic name {name!r}: it may hold letters, digits, dots, underscores and dashes; "
-            "change kafka.topic"
+            f"Kafka does not allow the topic name {name!r}: it may contain letters, digits, dots, underscores and "
+            "dashes; change kafka.topic"
         )
     return name
 
 
 def collision(name: str, topics: set[str]) -> str | None:
-    """An existing topic that Kafka takes for the same in its metrics, where dots and underscores are one."""
+    """An existing topic whose metrics would collide, or None: Kafka replaces dots with underscores in metrics."""
     folded = name.replace(".", "_")
     return next((other for other in topics if other != name and other.replace(".", "_") == folded), None)
 
 
 def group_name(topic: str, subscription: SubscriptionReference) -> str:
-    """The consumer group of a subscription: it reads as a part of its channel's topic."""
+    """The consumer group of a subscription: the topic's name and the subscription's."""
     return f"{topic}.{subscription.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerIdentity:
+    """What a consumer is for.
+
+    Attributes:
+        topic: the channel's topic.
+        group: the subscription's consumer group.
+        subscription: whose events it reads.
+        terms: everything that the consumer was made with. If `subscribe` comes with the same terms, it is kept.
+    """
+
+    topic: str
+    group: str
+    subscription: SubscriptionReference
+    terms: Hashable = ()

@@ -1,4 +1,4 @@
-"""What an operator sets, and the librdkafka configuration that follows from it."""
+"""Driver: the settings of the Kafka driver, and the librdkafka properties that follow from them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ RESERVED = frozenset(
         "partition.assignment.strategy",
     }
 )
-"""What the driver's promises rest on, and no configuration may change."""
+"""Properties that the driver's guarantees depend on. `kafka.config` must not set them."""
 
-_PLACES = ("namespace", "bus", "channel")
+_FIELDS = ("namespace", "bus", "channel")
 
 
 class KafkaSettings(DriverSettings):
@@ -67,18 +67,19 @@ class KafkaSettings(DriverSettings):
         try:
             parts = list(string.Formatter().parse(template))
         except ValueError as error:
-            raise ValueError(f"is no template: {error}") from None
+            raise ValueError(f"is not a template: {error}") from None
         names = [name for _, name, _, _ in parts if name is not None]
-        unknown = [name for name in names if name not in _PLACES]
+        unknown = [name for name in names if name not in _FIELDS]
         if unknown:
-            raise ValueError(f"holds {{{unknown[0]}}}; known are {', '.join(f'{{{name}}}' for name in _PLACES)}")
+            known = ", ".join(f"{{{name}}}" for name in _FIELDS)
+            raise ValueError(f"contains {{{unknown[0]}}}; the known fields are {known}")
         missing = [name for name in ("namespace", "channel") if name not in names]
         if missing:
-            raise ValueError(f"lacks {{{missing[0]}}}: channels of the same name would share a topic")
+            raise ValueError(f"lacks {{{missing[0]}}}: several channels would share a topic")
         between = [literal for literal, name, _, _ in parts[1:] if name is not None]
         if not all("." in literal or "_" in literal for literal in between):
-            # Names of namespaces, buses and channels hold dashes, and neither dots nor underscores.
-            raise ValueError("needs a dot or an underscore between its parts: else two channels could share a topic")
+            # Names of namespaces, buses and channels contain dashes, but neither dots nor underscores.
+            raise ValueError("needs a dot or an underscore between its fields: else two channels could share a topic")
         return template
 
     @model_validator(mode="after")
@@ -93,11 +94,11 @@ class KafkaSettings(DriverSettings):
                 raise ValueError(f"{name}: there is no file {path}")
         reserved = sorted(RESERVED & set(self.config))
         if reserved:
-            raise ValueError(f"config: {', '.join(reserved)} is the driver's to set")
+            raise ValueError(f"config: {', '.join(reserved)} cannot be set: the driver's guarantees depend on it")
         return self
 
     def client_config(self) -> dict[str, Any]:
-        """The properties that every client has. Holds secrets in plain text: for librdkafka only."""
+        """The properties of every client. They contain secrets in plain text: pass them to librdkafka only."""
         tls = self.tls or self.ca_file is not None or self.cert_file is not None
         layers = ["SASL"] if self.username else []
         layers.append("SSL" if tls else "PLAINTEXT")

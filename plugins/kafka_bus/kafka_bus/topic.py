@@ -1,16 +1,14 @@
-"""The topic behind a channel: made, brought to what is wanted, removed."""
+"""Driver: the topic behind a channel. It is created, changed to what the parameters ask for, and deleted."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -21,6 +19,7 @@ from confluent_kafka.admin import (
 from pydantic import TypeAdapter, ValidationError
 
 from bus_core import Parameter, PermanentError, ResolvedParameters
+from kafka_bus.admin import AdminRequests, error_code
 from kafka_bus.failure import Trouble
 from kafka_bus.names import collision
 
@@ -35,15 +34,15 @@ _duration = TypeAdapter(dt.timedelta)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the parameters of a channel ask of its topic."""
+class TopicSpec:
+    """The topic that a channel's parameters ask for. A replication of None is the cluster's default."""
 
     partitions: int
     replication: int | None
     config: Mapping[str, str]
 
 
-def wanted(parameters: ResolvedParameters) -> Wanted:
+def topic_spec(parameters: ResolvedParameters) -> TopicSpec:
     """Read the parameters.
 
     Raises:
@@ -59,56 +58,62 @@ def wanted(parameters: ResolvedParameters) -> Wanted:
     if parameters["retention"]:
         config["retention.ms"] = str(_milliseconds(parameters["retention"]))
     replication = parameters["replicationFactor"]
-    return Wanted(
-        whole("numPartitions", parameters["numPartitions"]),
-        whole("replicationFactor", replication) if replication else None,
+    return TopicSpec(
+        parse_count("numPartitions", parameters["numPartitions"]),
+        parse_count("replicationFactor", replication) if replication else None,
         config,
     )
 
 
 class Topics:
-    """Makes and removes topics. Blocking; safe from several threads, as the admin client is."""
+    """Creates, changes and deletes topics. Blocking; thread-safe, as the admin client is.
 
-    def __init__(self, admin: AdminClient, trouble: Trouble, timeout: float) -> None:
+    All methods raise TemporaryError if no broker answers in time or the host stops.
+    """
+
+    def __init__(self, admin: AdminRequests, trouble: Trouble) -> None:
         self._admin = admin
         self._trouble = trouble
-        self._timeout = timeout
 
-    def ensure(self, name: str, want: Wanted) -> str:
-        """Make the topic, or bring an existing one to what is wanted; what was done, in a word or two.
+    def ensure(self, name: str, spec: TopicSpec) -> str:
+        """Create the topic, or change an existing one to what `spec` asks for.
+
+        Returns:
+            The change in a word or two, for the log.
 
         Raises:
-            PermanentError: what Kafka cannot change, or refuses. TemporaryError: no broker, or no answer in time.
+            PermanentError: Kafka cannot make this change, or rejects it.
         """
         try:
-            topics = self._admin.list_topics(timeout=self._timeout).topics
+            topics = self._admin.metadata().topics
             if name in topics:
-                return self._alter(name, want, topics[name])
+                return self._alter(name, spec, topics[name])
             other = collision(name, set(topics))
             if other is not None:
                 raise PermanentError(
-                    f"the topic {name} would collide with the existing topic {other}: Kafka takes dots and "
-                    "underscores for the same in its metrics; change kafka.topic or one of the names"
+                    f"the topic {name} would collide with the existing topic {other}: Kafka's metrics do not "
+                    "distinguish dots from underscores; change kafka.topic or one of the names"
                 )
-            self._create(name, want)
+            self._create(name, spec)
         except KafkaException as error:
             raise self._trouble.as_error(f"topic {name}", error) from None
         self._trouble.clear()
         return "created"
 
     def delete(self, name: str) -> None:
-        """Remove the topic; one that is not there counts as removed."""
+        """Delete the topic. A topic that does not exist counts as deleted."""
+        timeout = self._admin.timeout
         try:
-            self._wait(
-                self._admin.delete_topics([name], operation_timeout=self._timeout, request_timeout=self._timeout)
+            self._admin.results(
+                self._admin.client.delete_topics([name], operation_timeout=timeout, request_timeout=timeout)
             )
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            if error_code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise self._trouble.as_error(f"topic {name}", error) from None
         self._trouble.clear()
 
     def max_message_bytes(self, name: str) -> int:
-        """The topic's limit for one record batch, which is that for one event."""
+        """The topic's limit for a record batch in bytes, which is also the limit for one event."""
         try:
             return int(self._describe(name)["max.message.bytes"])
         except KafkaException as error:
@@ -117,51 +122,52 @@ class Topics:
     def partitions(self, name: str) -> list[int]:
         """The numbers of the topic's partitions."""
         try:
-            topic = self._admin.list_topics(name, timeout=self._timeout).topics[name]
+            topic = self._admin.metadata(name).topics[name]
             if topic.error is not None:
                 raise KafkaException(topic.error)
         except KafkaException as error:
             raise self._trouble.as_error(f"topic {name}", error) from None
         return sorted(topic.partitions)
 
-    def _create(self, name: str, want: Wanted) -> None:
+    def _create(self, name: str, spec: TopicSpec) -> None:
         # -1: the cluster's default (KIP-464).
-        topic = NewTopic(name, want.partitions, want.replication or -1, config=dict(want.config))
+        topic = NewTopic(name, spec.partitions, spec.replication or -1, config=dict(spec.config))
+        timeout = self._admin.timeout
         try:
-            self._wait(
-                self._admin.create_topics([topic], operation_timeout=self._timeout, request_timeout=self._timeout)
+            self._admin.results(
+                self._admin.client.create_topics([topic], operation_timeout=timeout, request_timeout=timeout)
             )
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+            if error_code(error) != KafkaError.TOPIC_ALREADY_EXISTS:  # Another process created it first.
                 raise
 
-    def _alter(self, name: str, want: Wanted, found: Any) -> str:
+    def _alter(self, name: str, spec: TopicSpec, found: Any) -> str:
         count = len(found.partitions)
-        if want.partitions < count:
+        if spec.partitions < count:
             raise PermanentError(
-                f"the topic {name} has {count} partitions and numPartitions asks for {want.partitions}: Kafka takes "
-                f"none away; set numPartitions to {count} or more, or make another channel"
+                f"the topic {name} has {count} partitions and numPartitions asks for {spec.partitions}: Kafka cannot "
+                f"remove partitions; set numPartitions to {count} or more, or create another channel"
             )
         copies = {len(partition.replicas) for partition in found.partitions.values()}
-        if want.replication is not None and copies != {want.replication}:
+        if spec.replication is not None and copies != {spec.replication}:
             raise PermanentError(
                 f"the topic {name} has {'/'.join(map(str, sorted(copies)))} copies of a partition and "
-                f"replicationFactor asks for {want.replication}: reassign with Kafka's tools, or leave it out"
+                f"replicationFactor asks for {spec.replication}: reassign with Kafka's tools, or leave it out"
             )
         done = []
-        if want.config:
+        if spec.config:
             present = self._describe(name)
-            changed = {key: value for key, value in want.config.items() if present.get(key) != value}
+            changed = {key: value for key, value in spec.config.items() if present.get(key) != value}
             if changed:
                 self._set(name, changed)
                 done.append("configuration")
-        if want.partitions > count:
-            futures = self._admin.create_partitions(
-                [NewPartitions(name, want.partitions)],
-                operation_timeout=self._timeout,
-                request_timeout=self._timeout,
+        if spec.partitions > count:
+            timeout = self._admin.timeout
+            self._admin.results(
+                self._admin.client.create_partitions(
+                    [NewPartitions(name, spec.partitions)], operation_timeout=timeout, request_timeout=timeout
+                )
             )
-            self._wait(futures)
             done.append("partitions")
         return f"changed {' and '.join(done)}" if done else "as it was"
 
@@ -170,27 +176,26 @@ class Topics:
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
-        self._wait(self._admin.incremental_alter_configs([resource], request_timeout=self._timeout))
+        self._admin.results(
+            self._admin.client.incremental_alter_configs([resource], request_timeout=self._admin.timeout)
+        )
 
     def _describe(self, name: str) -> dict[str, str]:
-        futures = self._admin.describe_configs(
-            [ConfigResource(ResourceType.TOPIC, name)], request_timeout=self._timeout
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        (found,) = self._admin.results(
+            self._admin.client.describe_configs([resource], request_timeout=self._admin.timeout)
         )
-        (found,) = self._wait(futures)
         return {key: entry.value for key, entry in found.items()}
 
-    def _wait(self, futures: Mapping[Any, Future[Any]]) -> Iterable[Any]:
-        return [future.result(self._timeout + 5) for future in futures.values()]
 
-
-def whole(name: str, text: str) -> int:
-    """A parameter that is a number.
+def parse_count(name: str, text: str) -> int:
+    """Read a parameter that is a number.
 
     Raises:
-        PermanentError: it is none, or out of range.
+        PermanentError: it is not an integer from 1 to 1000000.
     """
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1_000_000:
-        raise PermanentError(f"{name}: {text!r} is no whole number from 1 on")
+        raise PermanentError(f"{name}: {text!r} must be an integer from 1 to 1000000")
     return int(text)
 
 
@@ -198,4 +203,4 @@ def _milliseconds(text: str) -> int:
     try:
         return int(_duration.validate_python(text).total_seconds() * 1000)
     except ValidationError:
-        raise PermanentError(f"retention: {text!r} is no ISO 8601 duration such as P7D or PT12H") from None
+        raise PermanentError(f"retention: {text!r} must be an ISO 8601 duration such as P7D or PT12H") from None

@@ -1,4 +1,4 @@
-"""Settings: what is refused with a sentence, what librdkafka is told, and that no secret shows."""
+"""Settings: mistakes are named, librdkafka gets its properties, and no secret shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kafka_bus.settings import KafkaSettings
         ({"topic": "{namespace}.{chanel}"}, "{chanel}"),
         ({"topic": "{channel}"}, "lacks {namespace}"),
         ({"topic": "{namespace}-{channel}"}, "a dot or an underscore"),
-        ({"topic": "{namespace"}, "no template"),
+        ({"topic": "{namespace"}, "not a template"),
         ({"cert_file": "/etc/hostname"}, "go together"),
         ({"ca_file": "/nowhere.pem"}, "there is no file"),
         ({"username": "u"}, "needs a password"),

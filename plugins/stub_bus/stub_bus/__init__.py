@@ -1,7 +1,7 @@
-"""The stub bus: a driver that keeps events in memory, and the reference that driver authors copy.
+"""Driver: the stub bus. It keeps events in memory, and it is the reference that driver authors copy.
 
-Nothing stands behind its channels but the memory of the worker that accepted an event: ending that process abruptly
-loses what it had not delivered. Retries, dead letters and bounds are the host's and hold for every driver.
+An event exists only in the memory of the worker that accepted it. If that process is killed, its undelivered events are
+lost. The host does retries, dead letters and bounds, in the same way for every driver.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["StubBus"]
 
 
 class StubBus:
-    """Hands every event straight to the lanes of the channel's subscriptions."""
+    """Publishes every event at once to all subscriptions of its channel."""
 
     api = 1
 
@@ -28,11 +28,11 @@ class StubBus:
         self._publish = context.publish
         self._log = context.logger
 
-    # The host says at `info` what becomes of a channel; a driver that has more to say does so itself.
+    # The host logs these changes at level `info`. A driver logs what only it knows.
 
     @hookimpl
     def provision(self, channel: Channel, parameters: ResolvedParameters) -> None:
-        # A driver with a broker makes the channel's topic here. This one has no assets outside the process.
+        # A driver with a broker creates the channel's topic here. This one has nothing outside the process.
         self._log.debug("provisioned", channel=str(channel.reference), parameters=dict(parameters))
 
     @hookimpl
@@ -41,7 +41,7 @@ class StubBus:
 
     @hookimpl
     def subscribe(self, channel: Channel, subscription: Subscription) -> None:
-        # A driver with a broker starts a consumer here, which hands what it reads to `context.submit`.
+        # A driver with a broker starts a consumer here. It passes each event that it reads to `context.submit`.
         self._log.debug("subscribed", channel=str(channel.reference), subscription=str(subscription.reference))
 
     @hookimpl
@@ -50,5 +50,5 @@ class StubBus:
 
     @hookimpl
     async def receive(self, channel: ChannelReference, message: Message) -> None:
-        # Never blocks: it queues the event for every subscription or raises BusyError, which is answered 503.
+        # `publish` never blocks. It queues the event for all subscriptions, or raises BusyError: the answer is 503.
         self._publish(channel, message)

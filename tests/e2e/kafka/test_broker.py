@@ -44,6 +44,24 @@ def test_a_broker_that_hangs_gives_503_and_recovers(lone: Setting) -> None:
         wait_for(lambda: {b"before", b"after"} <= set(server.bodies()), 30)
 
 
+def test_a_stop_does_not_wait_for_a_broker_that_hangs(lone: Setting) -> None:
+    with subscriber() as server:
+        lone.channel("orders")
+        lone.subscription("one", "orders", server.url())
+        host = lone.start("--set", "kafka.produce_timeout=2", "--drain-timeout", "2", served=("orders",))
+        assert host.send("orders", b"before").status == 202
+        (broker,) = lone.cluster.brokers
+        broker.signal(signal.SIGSTOP)
+        lone.channel("late")
+        threading.Event().wait(1.0)  # the hook `provision` of the new channel waits for the broker by then
+        began = time.monotonic()
+        assert host.stop() == 0
+        took = time.monotonic() - began
+        print(f"\na host whose broker hangs stopped after {took:.1f} s")
+        assert took < 8
+        assert host.says("the host stops before the brokers answered")
+
+
 def test_the_leader_of_three_is_killed_under_load(trio: Setting) -> None:
     with subscriber() as server:
         trio.channel("orders", numPartitions=3)

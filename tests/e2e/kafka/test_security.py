@@ -81,8 +81,8 @@ def test_tls_scram_and_a_client_certificate_work(secure: Cluster, authority: Pat
 @pytest.mark.parametrize(
     ("changes", "password", "says"),
     [
-        ({}, WRONG, "refuse the login"),
-        ({"username": "nobody"}, PASSWORD, "refuse the login"),
+        ({}, WRONG, "reject the login"),
+        ({"username": "nobody"}, PASSWORD, "reject the login"),
         ({"ca_file": "other/ca.pem"}, PASSWORD, "not signed by a known authority"),
         ({"brokers": "no-such-host.invalid:9092"}, PASSWORD, "unknown host"),
         ({"brokers": "127.0.0.1:1"}, PASSWORD, "no Kafka broker answers"),
