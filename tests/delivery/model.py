@@ -1,6 +1,6 @@
-"""A model of the board that shares nothing with it: plain lists, and the rules as the documentation says them.
+"""A model of the scheduler that shares nothing with it: plain lists, and the rules as the documentation says them.
 
-`BoardMachine` lets hypothesis do anything to both at any moment of an injected clock, and compares them.
+`SchedulerMachine` lets hypothesis do anything to both at any moment of an injected clock, and compares them.
 """
 
 from __future__ import annotations
@@ -11,17 +11,31 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bus_core.data_plane.delivery.lane import RECENT, Item, Lane, LaneLimits
-from bus_core.data_plane.delivery.scheduler import WARM_BYTES, Board
+from bus_core.data_plane.delivery.lane import RECENT, Lane, LaneLimits, QueuedEvent
+from bus_core.data_plane.delivery.scheduler import Scheduler
+from bus_core.data_plane.delivery.turns import LOOP_BYTES
+from bus_core.data_plane.dispatch import Encoded
 from bus_core.model.errors import BusyError
 from bus_core.model.message import Message
 
 LIMITS = LaneLimits(events=6, bytes=40_000, in_flight=3, stall_after=5.0)
 SUSPECTS = 2
-SIZES = st.sampled_from([10, 256, 9_000, 30_000, 50_000, WARM_BYTES + 1])
+SIZES = st.sampled_from([10, 256, 9_000, 30_000, 50_000, LOOP_BYTES + 1])
 KEYS = st.sampled_from(["a", "b", None])
 LANES = st.integers(0, 2)
 SINK = 3
+
+
+def of_size(size: int) -> Encoded:
+    """An encoded event that says it has this size, without the bytes."""
+    encoded = Encoded(b"", b"")
+    encoded.size = size
+    return encoded
+
+
+def take_for_loop(scheduler: Scheduler, now: float) -> QueuedEvent | None:
+    """The next event for the loop executor."""
+    return next(iter(scheduler.take_for_loop(now, 1)), None)
 
 
 @dataclass
@@ -34,7 +48,7 @@ class Event:
     state: str = "ready"  # or behind, flying, waiting
     due: float = 0.0
     probe: bool = False  # in flight although its lane had no recent success
-    real: Item | None = None
+    real: QueuedEvent | None = None
 
 
 @dataclass
@@ -85,16 +99,16 @@ class Model:
                 following.state = "ready"
 
 
-class BoardMachine(RuleBasedStateMachine):
+class SchedulerMachine(RuleBasedStateMachine):
     """Three subscriptions' lanes and a sink's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.board = Board(suspects=SUSPECTS)
+        self.scheduler = Scheduler(max_probes=SUSPECTS)
         self.lanes = [Lane(str(number), LIMITS, None, 0.0) for number in range(4)]
         self.models = [Model() for _ in range(4)]
-        self.warm_open = False
+        self.loop_open = False
         self.number = 0
         self.settled: set[int] = set()
 
@@ -128,8 +142,8 @@ class BoardMachine(RuleBasedStateMachine):
                 refused = True
         _, message = self._event(size)
         try:
-            returned = self.board.publish(
-                [self.lanes[index] for index in sorted(chosen)], message, None, size, self.now
+            returned = self.scheduler.publish(
+                [self.lanes[index] for index in sorted(chosen)], message, of_size(size), self.now
             )
         except BusyError:
             assert refused, "refused although every lane had room or was stalled"
@@ -146,7 +160,7 @@ class BoardMachine(RuleBasedStateMachine):
         event, message = self._event(size, key)
         event.number = event.number * 10 + index
         try:
-            self.board.submit(self.lanes[index], message, None, size, self.now, key, Future())
+            self.scheduler.submit(self.lanes[index], message, of_size(size), self.now, key, Future())
         except BusyError:
             assert refused
             return
@@ -156,36 +170,36 @@ class BoardMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 3), warm=st.booleans())
     def connect(self, index: int, warm: bool) -> None:
         """A thread has left a connection open, or it was closed."""
-        self.lanes[index].warm = warm
+        self.scheduler.set_idle_connection(self.lanes[index], warm)
 
     @rule(is_open=st.booleans())
-    def open_warm(self, is_open: bool) -> None:
-        self.board.open_warm(is_open)
-        self.warm_open = is_open
+    def open_loop(self, is_open: bool) -> None:
+        self.scheduler.open_loop(is_open)
+        self.loop_open = is_open
 
     @rule(loop_first=st.booleans())
     def take(self, loop_first: bool) -> None:
         """The event loop and the threads ask in turn; what one of them meets in its ring may be the other's."""
-        item = None if loop_first else self.board.take(self.now)
-        if item is None and (item := self.board.take_warm(self.now)) is not None:
-            lane = item.lane
-            assert self.warm_open
-            assert lane.warm
-            assert item.size <= WARM_BYTES
-            assert not lane.is_suspect(self.now)
-        item = item or self.board.take(self.now) or self.board.take_warm(self.now)
+        taken = None if loop_first else self.scheduler.take_for_thread(self.now)
+        if taken is None and (taken := take_for_loop(self.scheduler, self.now)) is not None:
+            lane = taken.lane
+            assert self.loop_open
+            assert lane.health.has_idle_connection
+            assert taken.size <= LOOP_BYTES
+            assert not lane.is_unhealthy(self.now)
+        taken = taken or self.scheduler.take_for_thread(self.now) or take_for_loop(self.scheduler, self.now)
         suspects = sum(event.probe for _, event in self._flying())
-        if item is None:
+        if taken is None:
             for index in range(4):
                 assert not self._may_start(index, suspects), f"lane {index} is left waiting although it may start"
             return
-        index = self.lanes.index(item.lane)
+        index = self.lanes.index(taken.lane)
         model = self.models[index]
         assert self._may_start(index, suspects), "it may not start now"
-        number = int(item.message.headers["ce-id"]) * 10 + index
+        number = int(taken.message.headers["ce-id"]) * 10 + index
         event = next(event for event in model.events if event.number == number)
         assert event.state == "ready", "not twice at once, not before it is due, not before its key's turn"
-        event.state, event.probe, event.real = "flying", model.suspect(self.now), item
+        event.state, event.probe, event.real = "flying", model.suspect(self.now), taken
 
     def _may_start(self, index: int, suspects: int) -> bool:
         model = self.models[index]
@@ -207,8 +221,8 @@ class BoardMachine(RuleBasedStateMachine):
         if chosen:
             _, event = data.draw(st.sampled_from(chosen))
             assert event.real is not None
-            self.board.put_back(event.real, event.size, self.now)
-            assert not event.real.lane.warm
+            self.scheduler.put_back(event.real, self.now)
+            assert not event.real.lane.health.has_idle_connection
             event.state = "ready"
 
     @precondition(lambda self: self._flying())
@@ -220,10 +234,10 @@ class BoardMachine(RuleBasedStateMachine):
     def land(self, data: st.DataObject, how: str, wait: float) -> None:
         index, event = data.draw(st.sampled_from(self._flying()))
         model, lane = self.models[index], self.lanes[index]
-        item = event.real
-        assert item is not None
+        taken = event.real
+        assert taken is not None
         if event in model.orphans:
-            self.board.finish(item, self.now)
+            self.scheduler.finish(taken, self.now)
             model.orphans.remove(event)
             self._settle(event)
             return
@@ -231,20 +245,20 @@ class BoardMachine(RuleBasedStateMachine):
             if how == "grow":
                 event.size += 7_000
                 model.grown = True
-                self.board.grow(item, event.size)
-            self.board.retry(item, self.now + wait, self.now)
+                self.scheduler.grow(taken, event.size)
+            self.scheduler.retry(taken, self.now + wait, self.now)
             event.state, event.due, event.probe = "waiting", self.now + wait, False
             return
         if how == "letter" and index != SINK and self.models[SINK].fits(event.size):
-            self.board.finish(item, self.now)
+            self.scheduler.finish(taken, self.now)
             model.leave(event, self.now)
             sink_event, message = self._event(event.size)
             sink_event.number = sink_event.number * 10 + SINK
-            self.board.send_letter(item, self.lanes[SINK], message, None, event.size, self.now)
+            self.scheduler.become_dead_letter(taken, self.lanes[SINK], message, of_size(event.size), self.now)
             self.models[SINK].admit(sink_event, self.now)
             self._settle(event)
             return
-        self.board.finish(item, self.now, success=how == "success")
+        self.scheduler.finish(taken, self.now, success=how == "success")
         if how == "success":
             model.last_success = model.quiet_since = self.now
         model.leave(event, self.now)
@@ -254,7 +268,7 @@ class BoardMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.5, RECENT, RECENT + 0.1, LIMITS.stall_after]))
     def advance(self, seconds: float) -> None:
         self.now += seconds
-        self.board.wake(self.now)
+        self.scheduler.release_due(self.now)
         for model in self.models:
             for event in model.events:
                 if event.state == "waiting" and event.due <= self.now:
@@ -263,9 +277,9 @@ class BoardMachine(RuleBasedStateMachine):
     @rule(index=LANES)
     def close(self, index: int) -> None:
         model, lane = self.models[index], self.lanes[index]
-        out = self.board.empty(lane, self.now)
+        out = self.scheduler.close(lane, self.now)
         expected = {event.number for event in model.events if event.state != "flying"}
-        assert {int(item.message.headers["ce-id"]) * 10 + index for item in out} == expected, "nothing is forgotten"
+        assert {int(taken.message.headers["ce-id"]) * 10 + index for taken in out} == expected, "nothing is forgotten"
         assert len(out) == len(expected)
         orphans = [event for event in model.events if event.state == "flying"]
         for event in model.events:
@@ -277,7 +291,7 @@ class BoardMachine(RuleBasedStateMachine):
 
     @rule(limit=st.floats(0, 4))
     def withdraw(self, limit: float) -> None:
-        out = self.board.withdraw(self.now + limit, self.now)
+        out = self.scheduler.withdraw(self.now + limit, self.now)
         number = 0
         for model in self.models:
             for event in [e for e in model.events if e.state == "waiting" and e.due > self.now + limit]:
@@ -289,9 +303,9 @@ class BoardMachine(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         orphans = sum(len(model.orphans) for model in self.models)
-        assert self.board.events == sum(len(model.events) for model in self.models) + orphans
-        assert self.board.suspects_in_flight == sum(event.probe for _, event in self._flying())
-        assert self.board.suspects_in_flight <= SUSPECTS
+        assert self.scheduler.events == sum(len(model.events) for model in self.models) + orphans
+        assert self.scheduler.probes == sum(event.probe for _, event in self._flying())
+        assert self.scheduler.probes <= SUSPECTS
         for model, lane in zip(self.models, self.lanes, strict=True):
             assert lane.events == len(model.events) <= LIMITS.events
             assert lane.bytes == model.bytes
@@ -307,17 +321,21 @@ class BoardMachine(RuleBasedStateMachine):
         self.now += 100.0
         for _ in range(10_000):
             # One lap: everything due becomes ready, everything that may start is delivered.
-            self.board.wake(self.now)
-            item = self.board.take_warm(self.now) or self.board.take(self.now) or self.board.take_warm(self.now)
-            if item is not None:
-                self.board.finish(item, self.now, success=True)
+            self.scheduler.release_due(self.now)
+            taken = (
+                take_for_loop(self.scheduler, self.now)
+                or self.scheduler.take_for_thread(self.now)
+                or take_for_loop(self.scheduler, self.now)
+            )
+            if taken is not None:
+                self.scheduler.finish(taken, self.now, success=True)
                 continue
             flying = self._flying()
             if not flying:
                 break
             index, event = flying[0]
             assert event.real is not None
-            self.board.finish(event.real, self.now, success=True)
+            self.scheduler.finish(event.real, self.now, success=True)
             model = self.models[index]
             (model.orphans if event in model.orphans else model.events).remove(event)
-        assert self.board.events == 0
+        assert self.scheduler.events == 0

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from bus_core.data_plane.delivery import LaneLimits, loop_executor
-from bus_core.data_plane.delivery.attempt import Exchanger
+from bus_core.data_plane.delivery.thread_executor import ThreadExecutor
 from bus_core.driver.hookspecs import Outcome
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference, SubscriptionReference
@@ -28,17 +28,17 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 class ByThread:
-    """Counts the exchanges that threads make, by the event's body."""
+    """Counts the attempts that threads make, by the event's body."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bodies: list[bytes] = []
-        run = Exchanger.run
+        attempt = ThreadExecutor._attempt
 
-        def counted(exchanger: Exchanger, item, target):  # type: ignore[no-untyped-def]
-            self.bodies.append(bytes(item.message.payload))
-            return run(exchanger, item, target)
+        def counted(executor: ThreadExecutor, worker, event):  # type: ignore[no-untyped-def]
+            self.bodies.append(bytes(event.message.payload))
+            return attempt(executor, worker, event)
 
-        monkeypatch.setattr(Exchanger, "run", counted)
+        monkeypatch.setattr(ThreadExecutor, "_attempt", counted)
 
 
 @pytest.fixture
