@@ -59,7 +59,7 @@ class DeliveryEngine:
         self.attempts = attempts
         self._lanes = lanes
         self._reporter = reporter
-        self._scheduler = Scheduler(max_probes=max_threads // 2)
+        self._scheduler = Scheduler(max_probes=max(max_threads // 2, 1))
         self._drain = Drain()
         self._settlement = Settlement(self._scheduler, attempts, lanes, self._drain)
         self._threads = ThreadExecutor(self, prompt=prompt_threads, cap=max_threads)

@@ -82,7 +82,7 @@ class ThreadExecutor:
         self._probing = 0
         self._closing = False
         self._starter = ThreadStarter()
-        self._timer = Timer(engine, self, self._starter)
+        self._timer = Timer(engine, self)
 
     def start(self) -> None:
         """Start the timer. Engine's lock held; never raises."""

@@ -30,7 +30,7 @@ class Workers(Protocol):
 
 
 class ThreadStarter:
-    """Starts threads, and survives a limit on them. Not thread-safe: guarded by the engine's lock."""
+    """Starts threads of one kind, and survives a limit on them. Not thread-safe: guarded by the engine's lock."""
 
     def __init__(self) -> None:
         self._not_before = float("-inf")
@@ -48,7 +48,7 @@ class ThreadStarter:
             self._not_before = now + _START_AGAIN
             if now - self._logged >= _LOG_AGAIN:
                 self._logged = now
-                log.error("a delivery thread could not be started, events wait", thread=thread.name, error=str(error))
+                log.error("a delivery thread could not be started, events wait", which=thread.name, error=str(error))
             return False
         return True
 
@@ -59,13 +59,12 @@ class Timer:
     Args:
         engine: releases what is due, and flushes counts.
         workers: the threads for what is ready.
-        starter: starts the thread.
     """
 
-    def __init__(self, engine: Engine, workers: Workers, starter: ThreadStarter) -> None:
+    def __init__(self, engine: Engine, workers: Workers) -> None:
         self._engine = engine
         self._workers = workers
-        self._starter = starter
+        self._starter = ThreadStarter()
         self._thread: threading.Thread | None = None
         self._nudge = threading.Event()
         self._next_look = 0.0
