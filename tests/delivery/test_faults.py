@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bus_core import telemetry
-from bus_core.data_plane.delivery import Delivery, LaneLimits, Target, attempt
+from bus_core.data_plane.delivery import Delivery, LaneLimits, Target, attempt, dead_letter
 from bus_core.data_plane.delivery.connection_slots import ConnectionSlots
 from bus_core.data_plane.dispatch import Connection, MessageDispatcher
 from bus_core.driver.hookspecs import Outcome
@@ -52,7 +52,12 @@ def test_an_event_waits_for_a_thread_that_cannot_be_started(
         it.publish(b"first", b"second")
         assert limit.refused >= 1
         limit.on = False
-        wait_for(lambda: it.publish(b"later") or b"first" in server.bodies(), 10, "the next calls start the threads")
+
+        def call_again() -> bool:
+            it.publish(b"later")
+            return b"first" in server.bodies()
+
+        wait_for(call_again, 10, "the next calls start the threads")
         it.settle()
         assert {b"first", b"second", b"later"} == set(server.bodies())
     said = [record for record in caplog.records if "could not be started" in record.getMessage()]
@@ -177,7 +182,7 @@ def test_a_callback_that_raises_costs_no_thread(looping: bool, caplog: pytest.Lo
 
 def test_a_shed_event_is_counted_when_the_drain_comes_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     drains: list[threading.Thread] = []
-    make = attempt.dead_letter
+    make = dead_letter.dead_letter
 
     def drain_meanwhile(*arguments: Any) -> Message:
         if not drains:

@@ -15,7 +15,8 @@ from bus_core.data_plane.delivery.lane import EVENT_COST, Lane, LaneLimits
 from bus_core.data_plane.delivery.scheduler import Scheduler
 from bus_core.data_plane.delivery.turns import QUANTUM
 from bus_core.model.message import Message
-from tests.delivery.model import SchedulerMachine, of_size
+from tests.delivery.machine import SchedulerMachine
+from tests.delivery.model import of_size
 
 SOAK_SECONDS = float(os.environ.get("BUS_SOAK_SECONDS", "120"))
 SOAK_SEED = os.environ.get("BUS_SOAK_SEED")

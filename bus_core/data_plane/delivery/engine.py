@@ -220,7 +220,8 @@ class DeliveryEngine:
     ) -> None:
         scheduler, drain = self._scheduler, self._drain
         try:
-            scheduler.set_idle_connection(event.lane, has_idle_connection)
+            if event.lane.health.has_idle_connection is not has_idle_connection:
+                scheduler.set_idle_connection(event.lane, has_idle_connection)
             if result is DELIVERED and not drain.over:
                 self._settlement.delivered(event, now, completions)
             else:

@@ -7,7 +7,6 @@ import contextlib
 import select
 import threading
 from time import monotonic
-from typing import NamedTuple
 
 from bus_core import telemetry
 from bus_core.data_plane.delivery.attempt import DELIVERED, AttemptResult
@@ -40,12 +39,8 @@ _IDLE_SWEEP = 1.0
 log = telemetry.get_logger(__name__)
 
 
-class _Ended(NamedTuple):
-    """An attempt that has ended."""
-
-    event: QueuedEvent
-    result: AttemptResult
-    slot: ConnectionSlot | None  # None if the attempt ended before it had a connection
+_Ended = tuple[QueuedEvent, AttemptResult, ConnectionSlot | None]
+"""An attempt that has ended. The slot is None if it ended before it had a connection."""
 
 
 class _SweepTimer:
@@ -69,9 +64,9 @@ class LoopExecutor:
     """Attempts without a thread: the event loop begins them, and goes on when the answer is there.
 
     A thread and the event loop take the interpreter's lock from each other several times for each event, which costs
-    more than the attempt (one subscription: 205 µs of CPU an event with threads, 125 µs without). Steps that may block stay with the threads: resolving names,
-    connecting, TLS, large events, and unhealthy subscribers. So the loop needs a connection that a thread has opened,
-    and puts an event back for which there is none.
+    more than the attempt (one subscription: 205 µs of CPU an event with threads, 125 µs without). Steps that may block
+    stay with the threads: resolving names, connecting, TLS, large events, and unhealthy subscribers. So the loop needs
+    a connection that a thread has opened, and puts an event back for which there is none.
 
     One epoll watches all sockets, and the event loop watches that epoll. So the attempts under way can go on between
     two requests (`nudge`), and a loop with hundreds of requests to read does not forget to deliver.
@@ -234,13 +229,12 @@ class LoopExecutor:
             if slot is None:
                 put_back.append(event)
                 return
-            self._dispatcher.start(slot.connection, route, event.encoded)
-            if slot.connection.unsent:
+            if not self._dispatcher.start(slot.connection, route, event.encoded):
                 slots.watch(slot, writing=True)
         except Exception as error:
             if slot is not None:
                 slot.connection.close()
-            ended.append(_Ended(event, self._engine.attempts.failed(event, target, error), slot))
+            ended.append((event, self._engine.attempts.failed(event, target, error), slot))
 
     def _advance(self, slots: ConnectionSlots, slot: ConnectionSlot, ended: list[_Ended]) -> None:
         """The socket of a slot is ready. Never raises."""
@@ -255,7 +249,7 @@ class LoopExecutor:
             result = self._engine.attempts.answered(event, slot.target, reply)
         except Exception as error:
             result = self._engine.attempts.failed(event, slot.target, error)
-        ended.append(_Ended(event, result, slot))
+        ended.append((event, result, slot))
 
     def sweep(self) -> None:
         """End attempts that have taken too long, and close connections that were idle for too long."""
@@ -297,4 +291,4 @@ class LoopExecutor:
         except Exception as fault:  # the other late attempts must end, too
             error = fault
         slot.connection.close()
-        return _Ended(event, self._engine.attempts.failed(event, slot.target, error), slot)
+        return (event, self._engine.attempts.failed(event, slot.target, error), slot)

@@ -116,15 +116,22 @@ class Scheduler(Turns):
 
     def retry(self, event: QueuedEvent, due: float, now: float) -> None:
         """The attempt failed: the event keeps its place in the bounds and its key, and is ready again at `due`."""
-        self._land(event)
+        event.lane.in_flight -= 1
+        if event.probe:
+            event.probe = False
+            self._end_probe()
         heapq.heappush(self._waiting, (due, next(self._sequence), event))
         self._offer(event.lane, now)
 
     def finish(self, event: QueuedEvent, now: float, *, success: bool = False) -> None:
         """The event in flight leaves its lane."""
-        self._land(event)
+        lane = event.lane
+        lane.in_flight -= 1
+        if event.probe:
+            event.probe = False
+            self._end_probe()
         if success:
-            health = event.lane.health
+            health = lane.health
             health.last_success = health.quiet_since = now
             health.failure_cpu_cost = 0.0
         self._remove(event, now)
@@ -192,12 +199,6 @@ class Scheduler(Turns):
         lane.ready.append(event)
         if not lane.in_ring:
             self._offer(lane, now)
-
-    def _land(self, event: QueuedEvent) -> None:
-        event.lane.in_flight -= 1
-        if event.probe:
-            event.probe = False
-            self._end_probe()
 
     def _remove(self, event: QueuedEvent, now: float) -> None:
         lane = event.lane

@@ -111,15 +111,15 @@ class Connection:
         self._end(whole)
         return reply
 
-    def start(self, prefix: bytes, event: Encoded) -> None:
-        """Begin an exchange on this open connection, without waiting. Bytes that the socket does not take yet are
-        `unsent`.
+    def start(self, prefix: bytes, event: Encoded) -> bool:
+        """Begin an exchange on this open connection, without waiting; whether the socket took all of it.
 
         Raises:
             OSError: the connection cannot be used.
         """
         self._whole = True
         self._push(prefix + event.head + event.payload)
+        return not self._rest
 
     @property
     def unsent(self) -> bool:

@@ -147,14 +147,17 @@ class MessageDispatcher:
         )
         return _judged(route, reply)
 
-    def start(self, connection: Connection, route: Route, event: Encoded) -> None:
+    def start(self, connection: Connection, route: Route, event: Encoded) -> bool:
         """Begin one POST on an open connection of the route's pool, without waiting: the first step of `send` for the
         loop executor. The caller keeps the deadline.
+
+        Returns:
+            False if the socket did not take all of it: `connection.unsent` is true until `advance` has sent the rest.
 
         Raises:
             OSError: the connection cannot be used.
         """
-        connection.start(route.prefix, event)
+        return connection.start(route.prefix, event)
 
     def advance(self, connection: Connection, route: Route) -> Reply | None:
         """The answer to a POST that was started, once it is complete, else None. Call it when the socket is ready.
@@ -163,7 +166,7 @@ class MessageDispatcher:
             DispatchError: as `send` does.
         """
         reply = connection.advance(route.shown, self._max_reply_bytes)
-        return None if reply is None else _judged(route, reply)
+        return reply if reply is None or 200 <= reply.status < 300 else _judged(route, reply)
 
     def reply_to_message(self, reply: Reply, origin: Message) -> Message | None:
         """The event that a reply is: its body and its own forwarded headers; None if the body is empty.
