@@ -25,7 +25,7 @@ class ByThread:
         monkeypatch.setattr(ThreadExecutor, "_attempt", counted)
 
 
-def warm(it: Rig, one: SubscriptionReference, channel: ChannelReference = ORDERS) -> None:
+def connect(it: Rig, one: SubscriptionReference, channel: ChannelReference = ORDERS) -> None:
     """Have a thread open the connection."""
     it.delivery.submit(one, Message({"ce-id": "0"}, b"first")).result(5)
 

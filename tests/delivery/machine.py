@@ -12,7 +12,7 @@ from bus_core.data_plane.delivery.scheduler import Scheduler
 from bus_core.data_plane.delivery.turns import LOOP_BYTES
 from bus_core.model.errors import BusyError
 from bus_core.model.message import Message
-from tests.delivery.model import KEYS, LANES, LIMITS, SINK, SIZES, SUSPECTS, Event, Model, of_size, take_for_loop
+from tests.delivery.model import KEYS, LANES, LIMITS, MAX_PROBES, SINK, SIZES, Event, Model, of_size, take_for_loop
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -21,7 +21,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.scheduler = Scheduler(max_probes=SUSPECTS)
+        self.scheduler = Scheduler(max_probes=MAX_PROBES)
         self.lanes = [Lane(str(number), LIMITS, None, 0.0) for number in range(4)]
         self.models = [Model() for _ in range(4)]
         self.loop_open = False
@@ -83,10 +83,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert not refused
         model.admit(event, self.now)
 
-    @rule(index=st.integers(0, 3), warm=st.booleans())
-    def connect(self, index: int, warm: bool) -> None:
+    @rule(index=st.integers(0, 3), has_idle=st.booleans())
+    def connect(self, index: int, has_idle: bool) -> None:
         """A thread has left a connection open, or it was closed."""
-        self.scheduler.set_idle_connection(self.lanes[index], warm)
+        self.scheduler.set_idle_connection(self.lanes[index], has_idle)
 
     @rule(is_open=st.booleans())
     def open_loop(self, is_open: bool) -> None:
@@ -104,26 +104,26 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert taken.size <= LOOP_BYTES
             assert not lane.is_unhealthy(self.now)
         taken = taken or self.scheduler.take_for_thread(self.now) or take_for_loop(self.scheduler, self.now)
-        suspects = sum(event.probe for _, event in self._flying())
+        probes = sum(event.probe for _, event in self._flying())
         if taken is None:
             for index in range(4):
-                assert not self._may_start(index, suspects), f"lane {index} is left waiting although it may start"
+                assert not self._may_start(index, probes), f"lane {index} is left waiting although it may start"
             return
         index = self.lanes.index(taken.lane)
         model = self.models[index]
-        assert self._may_start(index, suspects), "it may not start now"
+        assert self._may_start(index, probes), "it may not start now"
         number = int(taken.message.headers["ce-id"]) * 10 + index
         event = next(event for event in model.events if event.number == number)
         assert event.state == "ready", "not twice at once, not before it is due, not before its key's turn"
-        event.state, event.probe, event.real = "flying", model.suspect(self.now), taken
+        event.state, event.probe, event.real = "flying", model.unhealthy(self.now), taken
 
-    def _may_start(self, index: int, suspects: int) -> bool:
+    def _may_start(self, index: int, probes: int) -> bool:
         model = self.models[index]
         ready = [event for event in model.events if event.state == "ready"]
         if model.closed or not ready:
             return False
-        if model.suspect(self.now):
-            if suspects >= SUSPECTS or model.count("flying") >= 1:
+        if model.unhealthy(self.now):
+            if probes >= MAX_PROBES or model.count("flying") >= 1:
                 return False
         elif model.count("flying") >= LIMITS.in_flight:
             return False
@@ -221,7 +221,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         orphans = sum(len(model.orphans) for model in self.models)
         assert self.scheduler.events == sum(len(model.events) for model in self.models) + orphans
         assert self.scheduler.probes == sum(event.probe for _, event in self._flying())
-        assert self.scheduler.probes <= SUSPECTS
+        assert self.scheduler.probes <= MAX_PROBES
         for model, lane in zip(self.models, self.lanes, strict=True):
             assert lane.events == len(model.events) <= LIMITS.events
             assert lane.bytes == model.bytes

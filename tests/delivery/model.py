@@ -12,7 +12,7 @@ from bus_core.data_plane.delivery.turns import LOOP_BYTES
 from bus_core.data_plane.dispatch import Encoded
 
 LIMITS = LaneLimits(events=6, bytes=40_000, in_flight=3, stall_after=5.0)
-SUSPECTS = 2
+MAX_PROBES = 2
 SIZES = st.sampled_from([10, 256, 9_000, 30_000, 50_000, LOOP_BYTES + 1])
 KEYS = st.sampled_from(["a", "b", None])
 LANES = st.integers(0, 2)
@@ -70,7 +70,7 @@ class Model:
     def stalled(self, now: float) -> bool:
         return bool(self.events) and now - self.quiet_since >= LIMITS.stall_after
 
-    def suspect(self, now: float) -> bool:
+    def unhealthy(self, now: float) -> bool:
         return now - self.last_success > RECENT
 
     def admit(self, event: Event, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -153,6 +154,21 @@ def test_the_sweep_for_late_attempts_survives_an_error(
         assert time.monotonic() - began < 3
         hang.set()
     assert "RuntimeError: a fault" in caplog.text
+
+
+def test_events_go_to_threads_once_the_event_loop_has_ended() -> None:
+    loop = asyncio.new_event_loop()
+    with subscriber() as server, rig() as it:
+        it.delivery.attach(loop)
+        it.open("one", server.url())
+        it.publish(b"first")
+        it.settle()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        it.publish(b"second")
+        it.publish(b"third")
+        it.settle()
+        assert sorted(server.bodies()) == [b"first", b"second", b"third"]
 
 
 class Stop(BaseException):

@@ -14,17 +14,17 @@ from bus_core.data_plane.delivery import loop_executor
 from bus_core.driver.hookspecs import Outcome
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference
-from tests.delivery.looping import ByThread, bodies, serve, warm
+from tests.delivery.looping import ByThread, bodies, connect, serve
 from tests.delivery.rig import rig
 from tests.dispatch.servers import ACCEPTED, Conversation, Server
 from tests.support import Answer, Request, subscriber, wait_for
 
 
-def test_a_warm_lane_needs_no_thread(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
+def test_a_lane_with_an_idle_connection_needs_no_thread(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     server = Server(serve)
     try:
         with rig(loop=loop) as it:
-            warm(it, it.open("one", server.url))
+            connect(it, it.open("one", server.url))
             for body in bodies(200):  # one at a time: the connection is there
                 it.publish(body)
                 it.settle()
@@ -38,7 +38,7 @@ def test_a_warm_lane_needs_no_thread(loop: asyncio.AbstractEventLoop, by_thread:
 def test_a_flood_is_delivered_once_each(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     with subscriber() as server, rig(loop=loop) as it:
         for name in ("a", "b", "c"):
-            warm(it, it.open(name, server.url(name)))
+            connect(it, it.open(name, server.url(name)))
         sent = bodies(1000)
         it.publish(*sent)
         it.settle(20)
@@ -50,7 +50,7 @@ def test_a_flood_is_delivered_once_each(loop: asyncio.AbstractEventLoop, by_thre
 def test_events_published_on_the_loop_itself(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     """As the receiver does: the request goes out before `publish` returns."""
     with subscriber() as server, rig(loop=loop) as it:
-        warm(it, it.open("one", server.url()))
+        connect(it, it.open("one", server.url()))
 
         async def publish() -> None:
             it.publish(b"now")
@@ -65,7 +65,7 @@ def test_the_order_of_a_key_holds_through_failures(loop: asyncio.AbstractEventLo
     numbers = itertools.count()
     with subscriber(lambda _: Answer(500) if next(numbers) % 7 == 3 else Answer()) as server, rig(loop=loop) as it:
         one = it.open("one", server.url(), retry=20)
-        warm(it, one)
+        connect(it, one)
         futures = [it.delivery.submit(one, Message({"ce-id": "1"}, body), key="k") for body in bodies(100)]
         assert {future.result(20) for future in futures} == {Outcome.DELIVERED}
         seen = server.bodies()[1:]
@@ -79,10 +79,10 @@ def test_replies(loop: asyncio.AbstractEventLoop, by_thread: ByThread, known: bo
         with rig(loop=loop) as it:
             one = it.open("one", server.url(), reply_to=taker.url())
             if known:
-                warm(it, one)
+                connect(it, one)
             else:
                 server.behave = lambda _: Answer()
-                warm(it, one)
+                connect(it, one)
                 server.behave = lambda _: Answer(200, b"reply", {"ce-id": "r"})
             it.publish(b"event")
             it.settle()
@@ -93,7 +93,7 @@ def test_replies(loop: asyncio.AbstractEventLoop, by_thread: ByThread, known: bo
 
 def test_a_large_event_takes_a_thread(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     with subscriber() as server, rig(loop=loop) as it:
-        warm(it, it.open("one", server.url()))
+        connect(it, it.open("one", server.url()))
         large = b"x" * 200_000
         it.publish(b"small", large, b"small")
         it.settle()
@@ -118,7 +118,7 @@ def test_a_subscriber_that_reads_slowly_gets_everything(loop: asyncio.AbstractEv
     try:
         with rig(loop=loop) as it:
             one = it.open("one", server.url)
-            warm(it, one)
+            connect(it, one)
             sent = [bytes([65 + number]) * 60_000 for number in range(4)]
             for body in sent:
                 it.delivery.submit(one, Message({"ce-id": "1"}, body), key="k")
@@ -144,7 +144,7 @@ def test_when_the_loop_has_all_it_can_take_threads_go_on(
         one = it.open("one", server.url(), timeout=8.0)
         two = it.open("two", other.url(), channel=ChannelReference("beside"))
         for reference in (one, two):
-            warm(it, reference)
+            connect(it, reference)
         held = [it.delivery.submit(one, Message({"ce-id": "1"}, b"hang-%d" % number)) for number in range(5)]
         wait_for(lambda: sum(body.startswith(b"hang") for body in server.bodies()) >= 2)
         for body in bodies(20):

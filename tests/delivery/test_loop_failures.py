@@ -12,7 +12,7 @@ from bus_core.data_plane.delivery import LaneLimits
 from bus_core.driver.hookspecs import Outcome
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference
-from tests.delivery.looping import ByThread, bodies, warm
+from tests.delivery.looping import ByThread, bodies, connect
 from tests.delivery.rig import rig
 from tests.dispatch.servers import ACCEPTED, Conversation, Server, answer
 from tests.support import Answer, Request, subscriber, wait_for
@@ -66,8 +66,8 @@ def test_one_that_hangs_ends_by_its_deadline_and_holds_up_nobody(loop: asyncio.A
         with subscriber() as other, subscriber() as sink, rig(loop=loop) as it:
             one = it.open("one", server.url, timeout=0.3, retry=0, dead_letter_sink=sink.url())
             beside = ChannelReference("beside")
-            warm(it, it.open("two", other.url(), channel=beside))
-            warm(it, one)
+            connect(it, it.open("two", other.url(), channel=beside))
+            connect(it, one)
             began = time.monotonic()
             future = it.delivery.submit(one, Message({"ce-id": "1"}, b"hang"))
             it.publish(*bodies(50), channel=beside)
@@ -103,7 +103,7 @@ def test_a_bad_answer_is_a_failure_like_any_other(loop: asyncio.AbstractEventLoo
     try:
         with rig(loop=loop) as it:
             one = it.open("one", server.url, retry=0)
-            warm(it, one)
+            connect(it, one)
             future = it.delivery.submit(one, Message({"ce-id": "1"}, b"bad"))
             assert reason in str(future.exception(5))
             assert it.delivery.submit(one, Message({"ce-id": "1"}, b"good")).result(5) is Outcome.DELIVERED
@@ -121,7 +121,7 @@ def test_a_subscription_that_goes_while_its_event_is_in_flight(loop: asyncio.Abs
 
     with subscriber(behave) as server, rig(LaneLimits(), loop) as it:
         one = it.open("one", server.url())
-        warm(it, one)
+        connect(it, one)
         it.publish(b"late")
         wait_for(lambda: b"late" in server.bodies())
         it.delivery.close(one)
@@ -141,7 +141,7 @@ def test_the_drain_waits_for_attempts_and_gives_up_those_that_hang(loop: asyncio
 
     with subscriber(behave) as server, rig(loop=loop) as it:
         one = it.open("one", server.url(), timeout=20.0)
-        warm(it, one)
+        connect(it, one)
         slow = it.delivery.submit(one, Message({"ce-id": "1"}, b"slow"))
         hung = it.delivery.submit(one, Message({"ce-id": "1"}, b"hang"))
         wait_for(lambda: len(server.bodies()) == 3)

@@ -111,7 +111,8 @@ class ConnectionSlots:
 
     def drop(self, slot: ConnectionSlot) -> None:
         """Close the slot's connection, which also ends the watching."""
-        self._slots.pop(slot.fd, None)
+        if self._slots.get(slot.fd) is slot:  # once closed, its number may be another connection's
+            del self._slots[slot.fd]
         idle = self._idle.get(slot.pool)
         if idle is not None:
             if slot in idle:

@@ -116,7 +116,12 @@ class LoopExecutor:
             self._turn()
         elif not self._scheduled and self._loop is not None:
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            try:
+                self._loop.call_soon(self._turn)
+            except RuntimeError:  # the loop has ended: threads deliver from now on
+                self._loop = None
+                with self._engine.lock:
+                    self._engine.open_loop(False)
 
     def wake(self, events: int) -> None:
         """Have the loop go on soon. Any thread, with the lock or without."""
@@ -273,14 +278,14 @@ class LoopExecutor:
                 slow += now - slot.since > _SWEEP
                 if now > slot.deadline:
                     ended.append(self._give_up(slot))
-        slots.drop_unused(now)
-        self._limit.adapt(now, reached=slots.in_use >= self._limit.value)
         if slow > MOST // 2 and not self._full:
             self._full = True
             with self._engine.lock:
                 self._engine.open_loop(False)
         if ended:
             self._cycle(slots, ended)
+        slots.drop_unused(now)
+        self._limit.adapt(now, reached=slots.in_use >= self._limit.value)
 
     def _give_up(self, slot: ConnectionSlot, error: Exception | None = None) -> _Ended:
         """End the attempt of a slot, with this error or because it is late, and close the connection. Never raises."""
