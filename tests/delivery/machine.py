@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bus_core.data_plane.delivery.lane import RECENT, Lane
+from bus_core.data_plane.delivery.lane import RECENT, Lane, QueuedEvent
 from bus_core.data_plane.delivery.scheduler import Scheduler
 from bus_core.data_plane.delivery.turns import LOOP_BYTES
 from bus_core.model.errors import BusyError
@@ -98,17 +98,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         """The event loop and the threads ask in turn; what one of them meets in its ring may be the other's."""
         taken = None if loop_first else self.scheduler.take_for_thread(self.now)
         if taken is None and (taken := take_for_loop(self.scheduler, self.now)) is not None:
-            lane = taken.lane
-            assert self.loop_open
-            assert lane.health.has_idle_connection
-            assert taken.size <= LOOP_BYTES
-            assert not lane.is_unhealthy(self.now)
+            self._check_suits_loop(taken)
         taken = taken or self.scheduler.take_for_thread(self.now) or take_for_loop(self.scheduler, self.now)
         probes = sum(event.probe for _, event in self._flying())
         if taken is None:
             for index in range(4):
                 assert not self._may_start(index, probes), f"lane {index} is left waiting although it may start"
             return
+        self._take_off(taken, probes)
+
+    @rule(most=st.integers(0, 20))
+    def take_batch_for_loop(self, most: int) -> None:
+        """The event loop takes several at once: each as if it were the only one."""
+        batch = self.scheduler.take_for_loop(self.now, most)
+        assert len(batch) <= most
+        for taken in batch:
+            self._check_suits_loop(taken)
+            self._take_off(taken, sum(event.probe for _, event in self._flying()))
+
+    def _check_suits_loop(self, taken: QueuedEvent) -> None:
+        assert self.loop_open
+        assert taken.lane.health.has_idle_connection
+        assert taken.size <= LOOP_BYTES
+        assert not taken.lane.is_unhealthy(self.now)
+
+    def _take_off(self, taken: QueuedEvent, probes: int) -> None:
         index = self.lanes.index(taken.lane)
         model = self.models[index]
         assert self._may_start(index, probes), "it may not start now"
