@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus_core.model.destination import Destination, is_localhost, is_single_label, parse_destination
+from bus_core.model.destination import (
+    Destination,
+    is_localhost,
+    is_single_label,
+    masked,
+    parse_destination,
+    parse_sink,
+)
 from bus_core.model.errors import DestinationError
+from bus_core.model.references import ChannelReference
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,49 @@ def test_a_mistake_is_one_sentence(text: str, problem: str) -> None:
 def test_a_password_is_never_shown(text: str) -> None:
     with pytest.raises(DestinationError) as caught:
         parse_destination(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("orders", "orders"),
+        ("http://h:8080/a/b@c", "http://h:8080/a/b@c"),
+        ("https://api.example/hook?token=secret", "https://api.example/hook?token=***"),
+        ("https://api.example:8443/hook?a=secret&b=&c=x=y", "https://api.example:8443/hook?a=***&b=***&c=***"),
+        ("https://api.example?secret", "https://api.example?***"),
+        ("https://api.example/?", "https://api.example/?"),
+        ("https://api.example/?a=secret/b?c=secret@d", "https://api.example/?a=***"),
+        ("https://user:secret@api.example/hook", "https://***@api.example/hook"),
+        ("user:secret@h", "***@h"),
+        ("https://h/p#secret", "https://h/p#***"),
+    ],
+)
+def test_what_may_be_a_secret_is_masked(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://h:none/?token=secret",
+        "h?token=secret",
+        "http://user:se?secret@h/",
+        "http://user:pa/secret@h/",
+        "http://h:0/?mail=a@secret&token=secret",
+        "http://user:x@h/?token=secret#secret",
+        "ftp://h?secret",
+    ],
+)
+def test_an_error_shows_no_secret_of_a_refused_destination(text: str) -> None:
+    with pytest.raises(DestinationError) as caught:
+        parse_destination(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_error_shows_no_secret_of_a_refused_sink() -> None:
+    with pytest.raises(DestinationError, match=r"channel .* itself") as caught:
+        parse_sink("http://orders.shop/?token=secret", ChannelReference("orders", "shop"))
     assert "secret" not in str(caught.value)
 
 

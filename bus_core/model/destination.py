@@ -14,6 +14,8 @@ from bus_core.model.references import DEFAULT_NAMESPACE, MAX_HOST_LENGTH, Channe
 CLUSTER_SUFFIX = "svc.cluster.local"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+_HIDDEN = "***"
+_MAY_HIDE = re.compile(r"[?#@]")
 _AUTHORITY_END = re.compile(r"[/?]")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -82,6 +84,29 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
     )
 
 
+def masked(destination: str) -> str:
+    """A destination as logs, errors, conditions and dead letters may show it.
+
+    Example: `https://api.example/hook?token=***` for `https://api.example/hook?token=secret`. Values in the query, a
+    part of the query without a name, a fragment and user information may be secrets; scheme, host, port, path and the
+    names of the parameters are not.
+    """
+    if not _MAY_HIDE.search(destination):
+        return destination
+    head, hash_mark, _ = destination.partition("#")
+    head, question_mark, query = head.partition("?")
+    scheme, separator, rest = head.partition("://")
+    if not separator:
+        scheme, rest = "", head
+    authority = rest.partition("/")[0]
+    _, at, host = authority.rpartition("@")
+    user = _HIDDEN if at else ""
+    shown = f"{scheme}{separator}{user}{at}{host}{rest[len(authority) :]}"
+    if question_mark:
+        shown += "?" + "&".join(_masked_parameter(part) for part in query.split("&"))
+    return shown + (f"#{_HIDDEN}" if hash_mark else "")
+
+
 def parse_sink(text: str, channel: ChannelReference) -> Destination:
     """Read the dead-letter sink of a channel's events.
 
@@ -95,7 +120,7 @@ def parse_sink(text: str, channel: ChannelReference) -> Destination:
         leads_back = False
     if leads_back:
         raise DestinationError(
-            f"deadLetterSink {text!r} is the channel {channel} itself: its dead letters would come back; "
+            f"deadLetterSink {_shown(text)} is the channel {channel} itself: its dead letters would come back; "
             "name another channel or an address outside the bus"
         )
     return sink
@@ -152,14 +177,24 @@ def _check_host(text: str, host: str) -> None:
             raise _refused(text, "ends in a number but is no IPv4 address") from None
 
 
+def _masked_parameter(part: str) -> str:
+    name, equals, _ = part.partition("=")
+    return f"{name}={_HIDDEN}" if equals else _HIDDEN if part else ""
+
+
 def _refused(text: str, problem: str) -> DestinationError:
     return DestinationError(f"the destination {_shown(text)} {problem}")
 
 
 def _shown(text: str) -> str:
-    """The text without a password and at most 100 characters long, for logs and answers."""
-    before, at, after = text.rpartition("@")
-    if at:
-        scheme, separator, _ = before.partition("://")
-        text = f"{scheme}{separator}...@{after}" if separator else f"...@{after}"
+    """A text that is no valid destination, shortened, and without anything that may be a password."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    head, _, query = rest.partition("?")
+    if "@" in head:
+        text = f"{scheme}{separator}{_HIDDEN}@{head.rpartition('@')[2]}{rest[len(head) :]}"
+    elif "@" in query and "/" not in head:  # the question mark may be a part of a password
+        text = f"{scheme}{separator}{_HIDDEN}"
+    text = masked(text)
     return repr(text if len(text) <= 100 else f"{text[:100]}...")

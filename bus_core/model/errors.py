@@ -129,7 +129,7 @@ class ResponseError(DispatchError):
     """The destination did not answer 2xx.
 
     Args:
-        destination: where the event was sent.
+        destination: where the event was sent, with the values of its query masked.
         status: the HTTP status code.
         headers: the answer's headers, lower-case names.
         body: the answer's body, up to the limit for replies.
@@ -150,12 +150,12 @@ class ReplyError(DispatchError):
 
     Args:
         reply: the reply, as it is to be sent.
-        reply_to: its destination.
+        reply_to: its destination. It may hold secrets, so the text does not name it; the cause names it masked.
         cause: the failure of that exchange.
     """
 
     def __init__(self, reply: Message, reply_to: str, cause: DispatchError) -> None:
-        super().__init__(f"the reply could not be handed on to {reply_to}: {cause}")
+        super().__init__(f"the reply could not be handed on: {cause}")
         self.reply = reply
         self.reply_to = reply_to
         self.cause = cause

@@ -9,9 +9,10 @@ import pytest
 
 from bus_core.data_plane.delivery import LaneLimits
 from bus_core.data_plane.delivery.lane import Lane
-from bus_core.data_plane.delivery.scheduler import Board
+from bus_core.data_plane.delivery.scheduler import Scheduler
 from bus_core.model.errors import BusyError
 from bus_core.model.message import Message
+from tests.delivery.model import of_size
 from tests.delivery.rig import rig
 from tests.support import free_port, subscriber, wait_for
 
@@ -66,17 +67,17 @@ def test_lanes_that_share_a_payload_hold_it_once() -> None:
 
 def test_a_waiting_event_costs_its_record_only() -> None:
     number = 100_000
-    board = Board(suspects=1)
+    scheduler = Scheduler(max_probes=1)
     lane = Lane("one", LaneLimits(events=number, bytes=1 << 40), None, 0.0)
-    message = Message({}, b"")
+    message, encoded = Message({}, b""), of_size(256)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(number):
-            board.publish([lane], message, None, 256, 0.0)
-            item = board.take(0.0)
-            assert item is not None
-            board.retry(item, 60.0, 0.0)
+            scheduler.publish([lane], message, encoded, 0.0)
+            event = scheduler.take_for_thread(0.0)
+            assert event is not None
+            scheduler.retry(event, 60.0, 0.0)
         each = (tracemalloc.get_traced_memory()[0] - before) / number
     finally:
         tracemalloc.stop()
@@ -84,8 +85,8 @@ def test_a_waiting_event_costs_its_record_only() -> None:
     assert each < 600
     assert threading.active_count() < 20
     with pytest.raises(BusyError):
-        board.publish([lane], message, None, 256, 1.0)
-    assert board.next_due == 60.0
-    assert board.wake(59.9) == 0
-    assert board.wake(60.0) == number
-    assert board.take(60.0) is not None
+        scheduler.publish([lane], message, encoded, 1.0)
+    assert scheduler.next_due == 60.0
+    assert scheduler.release_due(59.9) == 0
+    assert scheduler.release_due(60.0) == number
+    assert scheduler.take_for_thread(60.0) is not None

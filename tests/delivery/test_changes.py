@@ -72,14 +72,14 @@ def test_a_subscription_that_is_opened_again_is_never_missing(others: int) -> No
         for number in range(others):
             it.open(f"other{number}", "http://127.0.0.1:9/")
         it.open("one", "http://127.0.0.1:9/")
-        lanes = it.delivery._by_channel = _Watched(it.delivery._by_channel)
+        lanes = it.delivery._lanes.by_channel = _Watched(it.delivery._lanes.by_channel)
         it.open("one", "http://127.0.0.1:10/", retry=1)
         it.open("one", "http://127.0.0.1:11/", channel=ChannelReference("invoices"))
         it.open("one", "http://127.0.0.1:12/", channel=ORDERS)
     assert {reference.name: len(lanes[reference]) for reference in lanes} == {"orders": others + 1}
     with rig() as it:
         it.open("one", "http://127.0.0.1:9/")
-        lanes = it.delivery._by_channel = _Watched(it.delivery._by_channel)
+        lanes = it.delivery._lanes.by_channel = _Watched(it.delivery._lanes.by_channel)
         it.open("one", "http://127.0.0.1:10/", retry=1)
         assert lanes.fewest >= 1
 
@@ -96,7 +96,7 @@ def test_what_ends_during_the_drain_after_its_subscription_went_is_counted() -> 
         it.delivery.close(two)
         drain = threading.Thread(target=it.delivery.drain, args=(10,))
         drain.start()
-        wait_for(lambda: it.delivery._refusing, 10, "the drain has begun")
+        wait_for(lambda: it.delivery._engine._drain.refusing, 10, "the drain has begun")
         gate.go.set()
         drain.join(10)
         assert sorted(it.drops) == [("default/one", "unsubscribed", 1), ("default/two", "unsubscribed", 1)]
@@ -110,15 +110,15 @@ def test_a_fault_in_settling_costs_no_thread(monkeypatch: pytest.MonkeyPatch) ->
     with subscriber() as to:
         for name in ("one", "two"):
             delivery.open(Target(ORDERS, SubscriptionReference(name), to.url(name), "", DeliverySpec(**FAST)))
-        settle = delivery._board.finish
+        settle = delivery._engine._scheduler.finish
 
         def fails_once(*arguments: Any, **options: Any) -> None:
-            monkeypatch.setattr(delivery._board, "finish", settle)
+            monkeypatch.setattr(delivery._engine._scheduler, "finish", settle)
             raise RuntimeError("a fault")
 
-        monkeypatch.setattr(delivery._board, "finish", fails_once)
+        monkeypatch.setattr(delivery._engine._scheduler, "finish", fails_once)
         delivery.submit(SubscriptionReference("one"), Message({}, b"x"))
-        wait_for(lambda: delivery._board.finish == settle, 10, "the fault has happened")
+        wait_for(lambda: delivery._engine._scheduler.finish == settle, 10, "the fault has happened")
         delivery.submit(SubscriptionReference("two"), Message({}, b"x")).result(10)
     delivery.drain(0)
     dispatcher.close()
@@ -133,6 +133,7 @@ def test_nothing_is_kept_of_a_subscription_that_went() -> None:
                 it.delivery.submit(reference, Message({}, b"y")).result(10)
             it.settle()
             it.delivery.close(reference)
-        it.delivery._flush()
-        assert it.delivery._reasons == {}
+        it.delivery._engine.flush()
+        assert not it.delivery._engine._reporter._closed
+        assert not list(it.delivery._lanes)
         assert it.delivery.depths() == {}

@@ -157,7 +157,7 @@ def test_it_fails_where_all_lanes_share_one_pool_without_rules(
 ) -> None:
     """The same comparison with the rules taken out: every lane may take as many threads as it likes, and a thread that
     hangs is not replaced."""
-    monkeypatch.setattr(Lane, "is_suspect", lambda lane, now: False)
+    monkeypatch.setattr(Lane, "is_unhealthy", lambda lane, now: False)
     monkeypatch.setattr(thread_executor, "STUCK_AFTER", float("inf"))
     latencies = Bench(crowd, shared, None, max_threads=16).run(True, deliveries=350, rate=100 if shared else 1000)
     assert latencies[-1] > TIMEOUT / 2, "without the rules the hung one holds the others up"

@@ -7,64 +7,24 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from bus_core.data_plane.delivery import LaneLimits, loop_executor
-from bus_core.data_plane.delivery.attempt import Exchanger
+from bus_core.data_plane.delivery import loop_executor
 from bus_core.driver.hookspecs import Outcome
 from bus_core.model.message import Message
-from bus_core.model.references import ChannelReference, SubscriptionReference
-from tests.delivery.rig import ORDERS, Rig, event_loop, rig
-from tests.dispatch.servers import ACCEPTED, Conversation, Server, answer
+from bus_core.model.references import ChannelReference
+from tests.delivery.looping import ByThread, bodies, connect, serve
+from tests.delivery.rig import rig
+from tests.dispatch.servers import ACCEPTED, Conversation, Server
 from tests.support import Answer, Request, subscriber, wait_for
 
 
-@pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    with event_loop() as made:
-        yield made
-
-
-class ByThread:
-    """Counts the exchanges that threads make, by the event's body."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.bodies: list[bytes] = []
-        run = Exchanger.run
-
-        def counted(exchanger: Exchanger, item, target):  # type: ignore[no-untyped-def]
-            self.bodies.append(bytes(item.message.payload))
-            return run(exchanger, item, target)
-
-        monkeypatch.setattr(Exchanger, "run", counted)
-
-
-@pytest.fixture
-def by_thread(monkeypatch: pytest.MonkeyPatch) -> ByThread:
-    return ByThread(monkeypatch)
-
-
-def warm(it: Rig, one: SubscriptionReference, channel: ChannelReference = ORDERS) -> None:
-    """Have a thread open the connection."""
-    it.delivery.submit(one, Message({"ce-id": "0"}, b"first")).result(5)
-
-
-def bodies(number: int) -> list[bytes]:
-    return [b"%04d" % index for index in range(number)]
-
-
-def serve(conversation: Conversation) -> None:
-    while conversation.read() is not None:
-        conversation.send(ACCEPTED)
-
-
-def test_a_warm_lane_needs_no_thread(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
+def test_a_lane_with_an_idle_connection_needs_no_thread(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     server = Server(serve)
     try:
         with rig(loop=loop) as it:
-            warm(it, it.open("one", server.url))
+            connect(it, it.open("one", server.url))
             for body in bodies(200):  # one at a time: the connection is there
                 it.publish(body)
                 it.settle()
@@ -78,7 +38,7 @@ def test_a_warm_lane_needs_no_thread(loop: asyncio.AbstractEventLoop, by_thread:
 def test_a_flood_is_delivered_once_each(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     with subscriber() as server, rig(loop=loop) as it:
         for name in ("a", "b", "c"):
-            warm(it, it.open(name, server.url(name)))
+            connect(it, it.open(name, server.url(name)))
         sent = bodies(1000)
         it.publish(*sent)
         it.settle(20)
@@ -90,7 +50,7 @@ def test_a_flood_is_delivered_once_each(loop: asyncio.AbstractEventLoop, by_thre
 def test_events_published_on_the_loop_itself(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     """As the receiver does: the request goes out before `publish` returns."""
     with subscriber() as server, rig(loop=loop) as it:
-        warm(it, it.open("one", server.url()))
+        connect(it, it.open("one", server.url()))
 
         async def publish() -> None:
             it.publish(b"now")
@@ -105,105 +65,12 @@ def test_the_order_of_a_key_holds_through_failures(loop: asyncio.AbstractEventLo
     numbers = itertools.count()
     with subscriber(lambda _: Answer(500) if next(numbers) % 7 == 3 else Answer()) as server, rig(loop=loop) as it:
         one = it.open("one", server.url(), retry=20)
-        warm(it, one)
+        connect(it, one)
         futures = [it.delivery.submit(one, Message({"ce-id": "1"}, body), key="k") for body in bodies(100)]
         assert {future.result(20) for future in futures} == {Outcome.DELIVERED}
         seen = server.bodies()[1:]
         assert seen == sorted(seen)
         assert sorted(set(seen)) == bodies(100)
-
-
-@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-def test_an_idle_connection_that_ends_is_noticed(
-    loop: asyncio.AbstractEventLoop, by_thread: ByThread, reset: bool
-) -> None:
-    """The next event meets no closed connection: it is not tried twice."""
-
-    def behave(conversation: Conversation) -> None:
-        conversation.read()
-        conversation.send(ACCEPTED)
-        if reset:
-            conversation.reset()
-
-    server = Server(behave)
-    try:
-        with rig(loop=loop) as it:
-            one = it.open("one", server.url, retry=0)
-            for body in bodies(20):
-                it.delivery.submit(one, Message({"ce-id": "1"}, body)).result(5)
-                wait_for(lambda: server.closed == server.connections)
-            assert [request.body for request in server.requests] == bodies(20)
-    finally:
-        server.close()
-
-
-def test_a_subscriber_that_keeps_no_connection(loop: asyncio.AbstractEventLoop) -> None:
-    with subscriber(lambda _: Answer(202, b"", {"connection": "close"})) as server, rig(loop=loop) as it:
-        it.open("one", server.url(), retry=0)
-        it.publish(*bodies(100))
-        it.settle()
-        assert sorted(server.bodies()) == bodies(100)
-        assert not it.drops
-
-
-def test_one_that_hangs_ends_by_its_deadline_and_holds_up_nobody(loop: asyncio.AbstractEventLoop) -> None:
-    hang = threading.Event()
-
-    def behave(conversation: Conversation) -> None:
-        while (request := conversation.read()) is not None:
-            if request.body == b"hang":
-                hang.wait(10)
-                return
-            conversation.send(ACCEPTED)
-
-    server = Server(behave)
-    try:
-        with subscriber() as other, subscriber() as sink, rig(loop=loop) as it:
-            one = it.open("one", server.url, timeout=0.3, retry=0, dead_letter_sink=sink.url())
-            beside = ChannelReference("beside")
-            warm(it, it.open("two", other.url(), channel=beside))
-            warm(it, one)
-            began = time.monotonic()
-            future = it.delivery.submit(one, Message({"ce-id": "1"}, b"hang"))
-            it.publish(*bodies(50), channel=beside)
-            wait_for(lambda: len(other.bodies()) == 51)
-            assert not future.done()
-            assert future.result(5) is Outcome.DEAD_LETTERED
-            assert 0.3 <= time.monotonic() - began < 2
-            assert sink.requests[0].headers["ce-knativeerrorreason"] == "timeout"
-    finally:
-        hang.set()
-        server.close()
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        (b"nonsense\r\n\r\n", "not valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", "larger than the cap"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", "in the middle of its answer"),
-        (b"", "without an answer"),
-        (answer(b"", "500 Oops"), "answered 500"),
-    ],
-)
-def test_a_bad_answer_is_a_failure_like_any_other(loop: asyncio.AbstractEventLoop, said: bytes, reason: str) -> None:
-    def behave(conversation: Conversation) -> None:
-        while (request := conversation.read()) is not None:
-            if request.body == b"bad":
-                conversation.send(said)
-                return
-            conversation.send(ACCEPTED)
-
-    server = Server(behave)
-    try:
-        with rig(loop=loop) as it:
-            one = it.open("one", server.url, retry=0)
-            warm(it, one)
-            future = it.delivery.submit(one, Message({"ce-id": "1"}, b"bad"))
-            assert reason in str(future.exception(5))
-            assert it.delivery.submit(one, Message({"ce-id": "1"}, b"good")).result(5) is Outcome.DELIVERED
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["its connection is open", "it is met for the first time"])
@@ -212,10 +79,10 @@ def test_replies(loop: asyncio.AbstractEventLoop, by_thread: ByThread, known: bo
         with rig(loop=loop) as it:
             one = it.open("one", server.url(), reply_to=taker.url())
             if known:
-                warm(it, one)
+                connect(it, one)
             else:
                 server.behave = lambda _: Answer()
-                warm(it, one)
+                connect(it, one)
                 server.behave = lambda _: Answer(200, b"reply", {"ce-id": "r"})
             it.publish(b"event")
             it.settle()
@@ -226,7 +93,7 @@ def test_replies(loop: asyncio.AbstractEventLoop, by_thread: ByThread, known: bo
 
 def test_a_large_event_takes_a_thread(loop: asyncio.AbstractEventLoop, by_thread: ByThread) -> None:
     with subscriber() as server, rig(loop=loop) as it:
-        warm(it, it.open("one", server.url()))
+        connect(it, it.open("one", server.url()))
         large = b"x" * 200_000
         it.publish(b"small", large, b"small")
         it.settle()
@@ -251,7 +118,7 @@ def test_a_subscriber_that_reads_slowly_gets_everything(loop: asyncio.AbstractEv
     try:
         with rig(loop=loop) as it:
             one = it.open("one", server.url)
-            warm(it, one)
+            connect(it, one)
             sent = [bytes([65 + number]) * 60_000 for number in range(4)]
             for body in sent:
                 it.delivery.submit(one, Message({"ce-id": "1"}, body), key="k")
@@ -277,7 +144,7 @@ def test_when_the_loop_has_all_it_can_take_threads_go_on(
         one = it.open("one", server.url(), timeout=8.0)
         two = it.open("two", other.url(), channel=ChannelReference("beside"))
         for reference in (one, two):
-            warm(it, reference)
+            connect(it, reference)
         held = [it.delivery.submit(one, Message({"ce-id": "1"}, b"hang-%d" % number)) for number in range(5)]
         wait_for(lambda: sum(body.startswith(b"hang") for body in server.bodies()) >= 2)
         for body in bodies(20):
@@ -288,43 +155,3 @@ def test_when_the_loop_has_all_it_can_take_threads_go_on(
         for body in bodies(20):
             assert it.delivery.submit(two, Message({"ce-id": "1"}, body)).result(5) is Outcome.DELIVERED
         assert len(by_thread.bodies) <= count + 2, "the loop has taken over again"
-
-
-def test_a_subscription_that_goes_while_its_event_flies(loop: asyncio.AbstractEventLoop) -> None:
-    go_on = threading.Event()
-
-    def behave(request: Request) -> Answer:
-        if request.body == b"late":
-            go_on.wait(10)
-        return Answer(500 if request.body == b"late" else 202)
-
-    with subscriber(behave) as server, rig(LaneLimits(), loop) as it:
-        one = it.open("one", server.url())
-        warm(it, one)
-        it.publish(b"late")
-        wait_for(lambda: b"late" in server.bodies())
-        it.delivery.close(one)
-        go_on.set()
-        wait_for(lambda: it.dropped("unsubscribed") == 1)
-
-
-def test_the_drain_waits_for_flights_and_gives_up_those_that_hang(loop: asyncio.AbstractEventLoop) -> None:
-    go_on = threading.Event()
-
-    def behave(request: Request) -> Answer:
-        if request.body == b"slow":
-            time.sleep(0.2)  # the subscriber's own time
-        elif request.body == b"hang":
-            go_on.wait(10)
-        return Answer()
-
-    with subscriber(behave) as server, rig(loop=loop) as it:
-        one = it.open("one", server.url(), timeout=20.0)
-        warm(it, one)
-        slow = it.delivery.submit(one, Message({"ce-id": "1"}, b"slow"))
-        hung = it.delivery.submit(one, Message({"ce-id": "1"}, b"hang"))
-        wait_for(lambda: len(server.bodies()) == 3)
-        assert it.delivery.drain(1.0) == 1
-        assert slow.result(0) is Outcome.DELIVERED
-        assert hung.cancelled()
-        go_on.set()

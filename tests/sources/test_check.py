@@ -9,7 +9,7 @@ import pytest
 
 from bus_core.control_plane.sources.folder.check import check_manifests
 from bus_core.data_plane.delivery import Target
-from bus_core.data_plane.delivery.validation import check
+from bus_core.data_plane.delivery.validation import validate_target
 from bus_core.model.errors import PermanentError
 from bus_core.model.resources import Subscription, from_object
 from tests.sources.watcher import channel, write
@@ -47,7 +47,7 @@ def test_a_destination_that_delivery_refuses(folder: Path, spec: dict[str, Any],
     assert isinstance(resource, Subscription)
     rules = resource.spec
     with pytest.raises(PermanentError) as refused:
-        check(Target(resource.channel, resource.reference, rules.subscriber, rules.reply_to, rules.delivery))
+        validate_target(Target(resource.channel, resource.reference, rules.subscriber, rules.reply_to, rules.delivery))
     assert str(refused.value) == error.problem
 
 

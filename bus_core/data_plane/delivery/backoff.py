@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again, and whether it is tried again at all."""
+"""Delivery: when a failed delivery is tried again, and whether it is tried again at all."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What a dead letter says: the event as it was, with headers that tell what became of it."""
+"""Delivery: makes a dead letter. The event as it was, with headers that say why it was not delivered."""
 
 from __future__ import annotations
 
 import datetime as dt
 import urllib.parse
 
+from bus_core.model.destination import masked
 from bus_core.model.errors import DeadlineError, DispatchError, ResponseError
 from bus_core.model.message import HOPS_HEADER, Message
 
@@ -37,10 +38,11 @@ def dead_letter(
     message: Message, destination: str, error: DispatchError, attempts: int, first: dt.datetime, last: dt.datetime
 ) -> Message:
     """The message with Knative's error extensions and ours, one hop further. Values are percent-encoded as the
-    CloudEvents HTTP binding asks (section 3.1.3.2), which also makes an answer's text safe in a header."""
+    CloudEvents HTTP binding asks (section 3.1.3.2), which also makes an answer's text safe in a header.
+    The destination's query is masked: it may hold a secret that the sink must not see."""
     data = error.body if isinstance(error, ResponseError) else str(error).encode()
     facts = {
-        "dest": _safe(destination.encode()),
+        "dest": _safe(masked(destination).encode()),
         "data": _safe(data[:MAX_DATA]),
         "reason": reason(error),
         "attempts": str(attempts),

@@ -1,4 +1,4 @@
-"""A lane: one subscription's queue, with its bounds, and the record of one event in it."""
+"""Delivery: a lane (the bounded queue of one subscription or of one dead-letter sink) and the events in it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import enum
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
+from bus_core.data_plane.dispatch import Encoded, Route
 from bus_core.driver.hookspecs import Outcome
 from bus_core.model.message import Message
 from bus_core.model.references import ChannelReference, SubscriptionReference
 from bus_core.model.specs import DeliverySpec
 
 RECENT = 2.0
-"""A success is recent for this many seconds; without one a lane is held to one exchange at a time."""
+"""A success is recent for this many seconds. A lane without a recent success is unhealthy: one attempt at a time."""
 
 EVENT_COST = 1024
-"""What an event costs beside its bytes, in the units in which lanes take turns."""
+"""The cost of an event besides its bytes, in the units in which lanes take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class LaneLimits:
     Attributes:
         events: how many it holds, those in flight and waiting for a retry included.
         bytes: how many bytes of headers and payload they hold together.
-        in_flight: how many exchanges at once.
+        in_flight: how many attempts at once.
         stall_after: seconds without a success after which a full lane sheds instead of refusing the publisher.
     """
 
@@ -43,10 +43,10 @@ class Target:
 
     Attributes:
         channel: the channel they come from.
-        subscription: whose they are.
+        subscription: the subscription they are for.
         subscriber: a destination, or empty: the event itself goes to `reply_to`.
         reply_to: a destination for replies, or empty.
-        spec: the delivery rules, every field said except perhaps `dead_letter_sink`.
+        spec: the delivery rules, every field set except perhaps `dead_letter_sink`.
     """
 
     channel: ChannelReference
@@ -57,100 +57,179 @@ class Target:
 
 
 class Leg(enum.IntEnum):
-    """Which exchange an item is about."""
+    """What an attempt sends: the event, the reply to it, or its dead letter."""
 
     EVENT = 0
     REPLY = 1
-    LETTER = 2
+    DEAD_LETTER = 2
 
 
-class Item:
-    """One event in one lane. Its payload is shared with the other lanes that hold the same event."""
+class QueuedEvent:
+    """One event in one lane. Its payload is shared with the other lanes that hold the same event.
+
+    Only the scheduler writes to it, with the engine's lock held. The executor that has it in flight may read it.
+
+    Attributes:
+        lane: the lane that holds it.
+        source: the subscription's lane, also after the event has moved to a sink's.
+        message: the event, or the reply or dead letter that it has become.
+        encoded: the same as bytes of a request.
+        size: bytes of `encoded`, as counted in the lane's bounds.
+        key: events of one key are delivered one after the other; None for any order.
+        future: receives the outcome of a submitted event; None for a published one.
+        leg: what the next attempt sends.
+        attempts: attempts of this leg so far.
+        first_attempt: start of the first attempt, by the monotonic clock; 0.0 before it.
+        probe: in flight although its lane is unhealthy.
+    """
 
     __slots__ = (
         "attempts",
-        "enqueued",
-        "first",
+        "encoded",
+        "first_attempt",
         "future",
         "key",
         "lane",
         "leg",
         "message",
-        "parcel",
+        "probe",
         "size",
         "source",
-        "suspect",
     )
 
     def __init__(
         self,
         lane: Lane,
         message: Message,
-        parcel: Any,
-        size: int,
-        enqueued: float,
+        encoded: Encoded,
         key: str | None = None,
         future: Future[Outcome] | None = None,
     ) -> None:
-        self.lane = lane
-        self.source = lane  # the subscription's lane, also after the item has moved to a sink's
+        self.lane = self.source = lane
         self.message = message
-        self.parcel = parcel
-        self.size = size
-        self.enqueued = enqueued
+        self.encoded = encoded
+        self.size = encoded.size
         self.key = key
         self.future = future
         self.leg = Leg.EVENT
         self.attempts = 0
-        self.first = 0.0
-        self.suspect = False  # in flight although its lane had no recent success
+        self.first_attempt = 0.0
+        self.probe = False
 
 
+class LaneHealth:
+    """How a lane's attempts went lately. Only the scheduler writes to it.
+
+    Attributes:
+        last_success: by the monotonic clock; minus infinity before the first.
+        quiet_since: the last moment at which the lane was empty or had a success.
+        failure_cpu_cost: CPU seconds of its last attempt if that failed, else 0.
+        has_idle_connection: its last attempt left a connection open that the loop executor can use.
+    """
+
+    __slots__ = ("failure_cpu_cost", "has_idle_connection", "last_success", "quiet_since")
+
+    def __init__(self, now: float) -> None:
+        self.last_success = float("-inf")
+        self.quiet_since = now
+        self.failure_cpu_cost = 0.0
+        self.has_idle_connection = False
+
+
+class LaneStats:
+    """Counts of a lane since the last flush to telemetry, and what was reported last.
+
+    Guarded by the engine's lock. Plain integers, because an increment in telemetry costs 1.5 µs.
+
+    Attributes:
+        dropped: by reason.
+        details: the last error behind a reason.
+        failure: why events were given up since the last success; empty when none were.
+        failure_reported: whether `failure` has been reported to the subscriber report.
+        depth_shown: the depth that telemetry shows.
+    """
+
+    __slots__ = (
+        "dead_lettered",
+        "delivered",
+        "depth_shown",
+        "details",
+        "dropped",
+        "failure",
+        "failure_reported",
+        "refusals",
+        "retried",
+    )
+
+    def __init__(self) -> None:
+        self.delivered = self.retried = self.dead_lettered = self.refusals = 0
+        self.dropped: dict[str, int] = {}
+        self.details: dict[str, str] = {}
+        self.failure = ""
+        self.failure_reported = False
+        self.depth_shown = 0
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether anything was counted since the last flush."""
+        return bool(self.delivered or self.retried or self.dead_lettered or self.refusals or self.dropped)
+
+    def drop(self, reason: str, detail: str = "") -> None:
+        """Count an event that is given up."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        if detail:
+            self.details[reason] = detail
+
+
+# wide: one record per lane, read several times for each event; each part object costs a look-up more
 class Lane:
-    """The queue of one subscription or of one dead-letter sink. Not thread-safe: the board's owner holds a lock."""
+    """The queue of one subscription or of one dead-letter sink. Not thread-safe: guarded by the engine's lock.
 
-    def __init__(self, name: str, limits: LaneLimits, target: Target | None, now: float) -> None:
+    The scheduler is the only writer of the queue's state, and the registry sets `target`.
+
+    Args:
+        name: as metrics and logs show it.
+        limits: its bounds.
+        target: where the subscription's events go; None for a sink.
+        now: the monotonic clock.
+        sink: a sink's destination; empty for a subscription.
+    """
+
+    def __init__(self, name: str, limits: LaneLimits, target: Target | None, now: float, sink: str = "") -> None:
         self.name = name
         self.limits = limits
         self.target = target
-        self.sink: str = ""
-        self.ready: deque[Item] = deque()
-        self.keys: dict[str, deque[Item]] = {}
+        self.sink = sink
+        self.health = LaneHealth(now)
+        self.stats = LaneStats()
+        self.routes: dict[str, Route] = {}  # by destination; filled and cleared by the attempts alone
+        self.ready: deque[QueuedEvent] = deque()
+        self.keys: dict[str, deque[QueuedEvent]] = {}  # the events behind the first of each key
         self.events = 0
         self.bytes = 0
         self.in_flight = 0
         self.deficit = 0
         self.in_ring = False
         self.closed = False
-        self.warm = False  # its last exchange left a connection open that needs no thread
-        self.last_success = float("-inf")
-        self.quiet_since = now  # the last moment at which it was empty or had a success
-        self.toll = 0.0  # CPU seconds of its last exchange if that failed, else 0
-        self.trouble = ""  # why events were given up since the last success
-        self.told = False  # whether `trouble` has been reported
-        self.routes: dict[str, Any] = {}  # destinations made ready; emptied by a failure, so that it is routed anew
-        self.counts: dict[tuple[str, ...], int] = {}
-        self.shown = 0  # the depth that telemetry was last told
 
     def fits(self, size: int) -> bool:
-        """An event larger than the whole bound still fits into an empty lane, or it could never be delivered."""
+        """Whether an event of this size has room. An event larger than the whole bound fits into an empty lane, or it
+        could never be delivered."""
         limits = self.limits
         return self.events < limits.events and (self.bytes + size <= limits.bytes or not self.events)
 
-    def is_suspect(self, now: float) -> bool:
-        return now - self.last_success > RECENT
+    def is_unhealthy(self, now: float) -> bool:
+        """Whether it has had no recent success."""
+        return now - self.health.last_success > RECENT
 
     def is_stalled(self, now: float) -> bool:
-        """It has had work, and no success, for `stall_after` seconds."""
-        return self.events > 0 and now - self.quiet_since >= self.limits.stall_after
+        """Whether it has had work, and no success, for `stall_after` seconds."""
+        return self.events > 0 and now - self.health.quiet_since >= self.limits.stall_after
 
-    def may_start(self, now: float) -> bool:
-        """Whether another exchange may begin now."""
-        if not self.ready or self.in_flight >= (1 if self.is_suspect(now) else self.limits.in_flight):
+    def may_start(self, unhealthy: bool) -> bool:
+        """Whether another attempt may begin now."""
+        ready = self.ready
+        if not ready or self.in_flight >= (1 if unhealthy else self.limits.in_flight):
             return False
         # Replies can be larger than the events they answer: over the bound no event is begun that could bring more.
-        return self.bytes <= self.limits.bytes or self.ready[0].leg is not Leg.EVENT or not self.in_flight
-
-    def count(self, *what: str) -> None:
-        """Add one to a counter; the owner flushes them to telemetry now and then (an increment there costs 1.5 µs)."""
-        self.counts[what] = self.counts.get(what, 0) + 1
+        return self.bytes <= self.limits.bytes or not self.in_flight or ready[0].leg is not Leg.EVENT

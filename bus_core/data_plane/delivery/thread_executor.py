@@ -1,261 +1,248 @@
-"""The crew: threads on demand that carry out exchanges, and a timekeeper that wakes retries and hires."""
+"""Delivery: the thread executor. Worker threads on demand make the attempts that may block."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
-from bus_core.data_plane.delivery.lane import Item
+from bus_core.data_plane.delivery.completion import Completion, run_all
+from bus_core.data_plane.delivery.executor import Engine
+from bus_core.data_plane.delivery.lane import QueuedEvent
+from bus_core.data_plane.delivery.load import AdaptiveLimit, CpuLoad
+from bus_core.data_plane.delivery.timer import TICK, ThreadStarter, Timer
 from bus_core.telemetry import get_logger
 
 STUCK_AFTER = 0.25
-"""An exchange that takes longer than this many seconds does not count against the threads for prompt ones."""
+"""A thread whose attempt takes longer than this many seconds does not count among the prompt threads."""
 
 PROMPT = 0.02
-"""An exchange that began less than this many seconds ago may well be over at once; an older one waits for its
-subscriber."""
+"""An attempt that began less than this many seconds ago may end at once; an older one waits for its subscriber."""
 
 FEW = 2
-"""So many threads in prompt exchanges are enough while the interpreter is busy: more would only take turns with its
-lock, and each change of hands costs as much as an exchange (ten subscriptions, two cores: 14k deliveries a second at
-65 µs with two, 8k at 135 µs with as many as there were idle, 8.5k at 75 µs with one)."""
+"""So many threads at prompt attempts are enough while the interpreter is busy: more would only take turns with its
+lock, and each switch costs as much as an attempt (ten subscriptions, two cores: 14k deliveries a second at 65 µs with
+two, 8k at 135 µs with as many as there were idle, 8.5k at 75 µs with one)."""
 
 BUSY = 0.4
 """The part of a core from which on the interpreter counts as busy."""
 
 _IDLE_EXIT = 10.0
-_TICK = 0.02
-_FLUSH = 0.5
 
 log = get_logger(__name__)
 
 
-class _Hand:
-    """One thread: what it is doing, since when, and whether that is for a suspect lane."""
+class _Worker:
+    """One worker thread's state.
 
-    __slots__ = ("away", "busy", "gate", "item", "since")
-
-    def __init__(self) -> None:
-        self.gate = threading.Lock()  # closed; who opens it has taken the thread out of the idle ones
-        self.gate.acquire()
-        self.item: Item | None = None
-        self.busy = False  # has an item, or was woken for one
-        self.since = 0.0
-        self.away = False
-
-
-class Crew:
-    """Threads that repeat: settle the last item, take the next, carry it out.
-
-    Few threads work while the interpreter is busy, more while it has time and work waits; they grow and shrink every
-    tick. A thread that is done while enough others are at it rests, and the last one to rest is the first to be woken.
-
-    A hung subscriber keeps its thread until the deadline; such threads are replaced up to `cap`, so that the prompt
-    ones always have `prompt` threads between them. A thread that goes to a suspect lane may be gone for that long, so
-    it never is the last one: before it goes, another stands by.
-
-    Args:
-        lock: guards the board; `take` and the functions that `carry_out` returns are called with it held.
-        take: the next item, or None.
-        carry_out: does the exchange, without the lock; returns what to do with the lock held, which in turn returns
-            callbacks to run without it.
-        tick: called now and then by the timekeeper with the lock held; returns when it wants to be called next (seconds
-            from now), and whether there is work that no thread has taken.
-        flush: called twice a second without the lock.
+    Attributes:
+        gate: closed; the thread that opens it has taken this worker out of the idle ones.
+        event: the event in flight.
+        busy: has an event, or was woken for one.
+        since: when it became busy, by the monotonic clock.
+        probing: its event is of an unhealthy lane.
     """
 
-    def __init__(
-        self,
-        lock: threading.Lock,
-        take: Callable[[], Item | None],
-        carry_out: Callable[[Item], Callable[[], list[Callable[[], None]]]],
-        tick: Callable[[], tuple[float | None, bool]],
-        flush: Callable[[], None],
-        *,
-        prompt: int,
-        cap: int,
-    ) -> None:
-        self._lock = lock
-        self._take = take
-        self._carry_out = carry_out
-        self._tick = tick
-        self._flush = flush
+    __slots__ = ("busy", "event", "gate", "probing", "since")
+
+    def __init__(self) -> None:
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.event: QueuedEvent | None = None
+        self.busy = False
+        self.since = 0.0
+        self.probing = False
+
+
+class ThreadExecutor:
+    """Threads that repeat: settle the last event, take the next, make the attempt.
+
+    Few threads work while the interpreter is busy, more while it has time and work waits; their number changes with
+    each tick of the timer. A thread that is done while enough others work becomes idle; the last one to become idle is
+    woken first.
+
+    A hung subscriber keeps its thread until the deadline. Such threads are replaced up to `cap`, so that prompt
+    subscribers always have `prompt` threads. A thread that probes an unhealthy lane may be held up for that long, so it
+    is never the last one: before it begins, another one is ready.
+
+    A thread that cannot be started raises nothing: the event waits, and the next call and the timer try again.
+
+    Args:
+        engine: where events come from. Its lock guards the state of the threads.
+        prompt: how many threads prompt subscribers share.
+        cap: how many threads there are at most.
+    """
+
+    def __init__(self, engine: Engine, *, prompt: int, cap: int) -> None:
+        self._engine = engine
         self._prompt = prompt
         self._cap = cap
-        self._wanted = FEW  # threads in prompt exchanges; between FEW and `prompt`, as the interpreter has time
-        self._looked = (0.0, 0.0)
-        self._idle: list[_Hand] = []  # the last one in is the first one out: its memory is still warm
-        self._away = 0
-        self._hands: set[_Hand] = set()
-        self._nudge = threading.Event()
-        self._next_look = 0.0
+        self._wanted = AdaptiveLimit(FEW, prompt, BUSY, CpuLoad(TICK / 2, 10 * TICK))  # threads at prompt attempts
+        self._idle: list[_Worker] = []
+        self._workers: set[_Worker] = set()
+        self._probing = 0
         self._closing = False
-        self._timekeeper: threading.Thread | None = None
+        self._starter = ThreadStarter()
+        self._timer = Timer(engine, self)
 
-    def call(self, items: int) -> None:
-        """There is new work for up to `items` threads. Lock held; never blocks."""
-        if self._timekeeper is None and not self._closing:
-            self._timekeeper = threading.Thread(target=self._keep_time, name="delivery-time", daemon=True)
-            self._timekeeper.start()
-        if not self._hands:
-            self._hire()
+    def start(self) -> None:
+        """Start the timer. Engine's lock held; never raises."""
+        self._timer.ensure_started()
+
+    def wake(self, events: int) -> None:
+        """There is new work for up to so many threads. Engine's lock held; never blocks, never raises."""
+        self._timer.ensure_started()
+        if not self._workers:
+            self._add()
             return
         now = time.monotonic()
         wake = 0
         if self._idle:
-            at_it = self._at_it(now)
-            wake = max(min(items, len(self._idle), self._wanted - at_it), 0)
+            wake = max(min(events, len(self._idle), self._wanted.value - self._at_work(now)), 0)
             for _ in range(wake):
-                self._wake(now)
-        if wake < items and self._next_look - now > _TICK:
-            self._nudge.set()
+                self._wake_one(now)
+        if wake < events:
+            self._timer.look_by(now + TICK)
 
-    def due(self, moment: float) -> None:
-        """Something is due at this moment of the monotonic clock. Lock held."""
-        if moment < self._next_look:
-            self._nudge.set()
+    def retry_at(self, moment: float) -> None:
+        """Something is due at this moment of the monotonic clock. Engine's lock held."""
+        self._timer.ensure_started()
+        self._timer.look_by(moment)
 
-    def in_flight(self) -> list[Item]:
-        """What the threads are busy with. Lock held."""
-        return [hand.item for hand in self._hands if hand.item is not None]
+    def tend(self) -> None:
+        """Do the timer's work on this thread if its own could not be started. Without the lock."""
+        self._timer.tend()
+
+    def in_flight(self) -> list[QueuedEvent]:
+        """The events that threads have in flight. Engine's lock held."""
+        return [worker.event for worker in self._workers if worker.event is not None]
 
     def close(self) -> None:
-        """Let idle threads go at once and busy ones after their exchange. Does not wait for them."""
-        with self._lock:
+        """Let idle threads end at once and busy ones after their attempt. Without the lock; does not wait for them."""
+        with self._engine.lock:
             self._closing = True
-            for hand in self._idle:
-                hand.gate.release()
+            for worker in self._idle:
+                worker.gate.release()
             self._idle.clear()
-        self._nudge.set()
-        if self._timekeeper is not None:
-            self._timekeeper.join()
-        self._flush()
+        self._timer.close()
 
-    def _hire(self) -> None:
-        hand = _Hand()
-        self._hands.add(hand)
-        # Daemons: a subscriber that hangs must not keep the process from ending after the drain.
-        threading.Thread(target=self._serve, args=(hand,), name="delivery", daemon=True).start()
-
-    def _wake(self, now: float) -> None:
-        hand = self._idle.pop()
-        hand.busy, hand.since = True, now
-        hand.gate.release()
-
-    def _serve(self, hand: _Hand) -> None:
-        settle: Callable[[], list[Callable[[], None]]] | None = None
-        while True:
-            callbacks: list[Callable[[], None]] = []
-            with self._lock:
-                hand.item = None
-                if hand.away:
-                    hand.away = False
-                    self._away -= 1
-                if settle is not None:
-                    try:
-                        callbacks = settle()
-                    except Exception:  # a fault of ours must not end the thread, and hold its place for ever
-                        log.exception("an exchange could not be settled")
-                    settle = None
-                item = None if self._is_one_too_many(hand) else self._take()
-                if item is None:
-                    if self._closing:
-                        self._hands.discard(hand)
-                    else:
-                        hand.busy = False
-                        self._idle.append(hand)
-                else:
-                    hand.item = item
-                    hand.busy = True
-                    hand.since = time.monotonic()
-                    if item.suspect:
-                        hand.away = True
-                        self._away += 1
-                        self._replace(hand)
-            for callback in callbacks:
-                callback()
-            if item is not None:
-                settle = self._carry_out(item)
-            elif self._closing or not self._wait(hand):
-                return
-
-    def _at_it(self, now: float, *, without: _Hand | None = None) -> int:
-        """How many threads are at an exchange that may well be over at once."""
-        soon = now - PROMPT
-        return sum(
-            1 for hand in self._hands if hand.busy and hand.since > soon and not hand.away and hand is not without
-        )
-
-    def _replace(self, hand: _Hand) -> None:
-        """A thread goes where it may be held up: what it would have done next must not wait for it."""
-        if self._closing:
-            return
-        if self._idle and self._at_it(hand.since) < self._wanted:
-            self._wake(hand.since)
-        elif self._away == len(self._hands) < self._cap:
-            self._hire()
-
-    def _is_one_too_many(self, mine: _Hand) -> bool:
-        """Whether enough others are at prompt exchanges, so that this thread had better rest."""
-        if len(self._hands) - len(self._idle) <= self._wanted or self._closing:
-            return False
-        now = time.monotonic()
-        if self._at_it(now, without=mine) < self._wanted:
-            return False
-        if self._next_look - now > _TICK:
-            self._nudge.set()  # should they all get stuck, somebody looks soon
-        return True
-
-    def _wait(self, hand: _Hand) -> bool:
-        """Until there is work; False when this thread is no longer needed."""
-        if hand.gate.acquire(timeout=_IDLE_EXIT):
-            return True
-        with self._lock:
-            if hand in self._idle:
-                self._idle.remove(hand)
-                self._hands.discard(hand)
-                return False
-        hand.gate.acquire()  # it was being opened when we gave up
-        return True
-
-    def _keep_time(self) -> None:
-        flushed = time.monotonic()
-        while not self._closing:
-            with self._lock:
-                self._nudge.clear()
-                wait, backlog = self._tick()
-                now = time.monotonic()
-                if backlog:
-                    self._adapt(now)
-                    self._reinforce(now)
-                wait = min(_FLUSH if wait is None else wait, _TICK if backlog else _FLUSH)
-                self._next_look = now + wait
-            if now - flushed >= _FLUSH:
-                self._flush()
-                flushed = now
-            self._nudge.wait(max(wait, 0.001))
-
-    def _adapt(self, now: float) -> None:
-        """More threads while work waits and the interpreter has time, fewer while it has none."""
-        used = time.process_time()
-        since, before = self._looked
-        if now - since < _TICK / 2:
-            return
-        self._looked = (now, used)
-        if now - since > 10 * _TICK:
-            return  # the last look was at another time
-        if (used - before) / (now - since) < BUSY:
-            self._wanted = min(self._wanted * 2, self._prompt)
-        else:
-            self._wanted = max(self._wanted // 2, FEW)
-
-    def _reinforce(self, now: float) -> None:
-        missing = self._wanted - self._at_it(now)
+    def adapt(self, now: float) -> None:
+        """Work waits: more threads while the interpreter has time, fewer while it has none. Engine's lock held."""
+        self._wanted.adapt(now, reached=True)
+        missing = self._wanted.value - self._at_work(now)
         if missing > 0 and self._idle:
             for _ in range(min(missing, len(self._idle))):
-                self._wake(now)
+                self._wake_one(now)
             return
-        prompt = sum(1 for hand in self._hands if not hand.busy or now - hand.since < STUCK_AFTER)
-        if missing > 0 and prompt < self._prompt and len(self._hands) < self._cap:
-            self._hire()
+        prompt = sum(1 for worker in self._workers if not worker.busy or now - worker.since < STUCK_AFTER)
+        if missing > 0 and prompt < self._prompt and len(self._workers) < self._cap:
+            self._add()
+
+    def _add(self) -> None:
+        if self._closing:
+            return
+        worker = _Worker()
+        self._workers.add(worker)
+        # Daemons: a subscriber that hangs must not keep the process from ending after the drain.
+        thread = threading.Thread(target=self._run, args=(worker,), name="delivery-worker", daemon=True)
+        if not self._starter.start(thread):
+            self._workers.discard(worker)
+
+    def _wake_one(self, now: float) -> None:
+        worker = self._idle.pop()
+        worker.busy, worker.since = True, now
+        worker.gate.release()
+
+    def _run(self, worker: _Worker) -> None:
+        while True:
+            with self._engine.lock:
+                event = self._take(worker)
+            if event is not None:
+                self._attempt(worker, event)
+            elif self._closing or not self._wait(worker):
+                return
+
+    def _take(self, worker: _Worker) -> QueuedEvent | None:
+        """The worker's next event; None when it is idle from now on, or ends. Lock held."""
+        event = None
+        try:
+            if not self._is_one_too_many(worker):
+                event = self._engine.take_for_thread()
+        except Exception:  # a fault of ours must not end the thread, and keep its place taken
+            log.exception("a worker thread could not take an event")
+        if event is None:
+            if self._closing:
+                self._workers.discard(worker)
+            else:
+                worker.busy = False
+                self._idle.append(worker)
+            return None
+        worker.event = event
+        worker.busy = True
+        worker.since = time.monotonic()
+        if event.probe:
+            worker.probing = True
+            self._probing += 1
+            self._replace(worker)
+        return event
+
+    def _attempt(self, worker: _Worker, event: QueuedEvent) -> None:
+        """Make the attempt, and a second one for a reply, and settle it."""
+        engine, attempts = self._engine, self._engine.attempts
+        target = event.source.target
+        assert target is not None  # a sink's lane is never the source of an event
+        began = time.thread_time() if worker.probing else 0.0
+        result = attempts.run(event, target)
+        while result.reply is not None:
+            with engine.lock:
+                engine.become_reply(event, result.reply)
+            result = attempts.run(event, target)
+        cost = time.thread_time() - began if worker.probing else 0.0
+        is_open = result.error is None and attempts.has_idle_connection(event.lane, target)
+        completions: list[Completion] = []
+        with engine.lock:
+            worker.event = None
+            if worker.probing:
+                worker.probing = False
+                self._probing -= 1
+            engine.settle(event, result, time.monotonic(), completions, has_idle_connection=is_open, cpu_cost=cost)
+        run_all(completions)
+
+    def _at_work(self, now: float, *, without: _Worker | None = None) -> int:
+        """How many threads are at an attempt that may end at once."""
+        soon = now - PROMPT
+        return sum(
+            1
+            for worker in self._workers
+            if worker.busy and worker.since > soon and not worker.probing and worker is not without
+        )
+
+    def _replace(self, worker: _Worker) -> None:
+        """This worker may be held up: have another one ready for the work that comes next."""
+        if self._closing:
+            return
+        if self._idle and self._at_work(worker.since) < self._wanted.value:
+            self._wake_one(worker.since)
+        elif self._probing == len(self._workers) < self._cap:
+            self._add()
+
+    def _is_one_too_many(self, mine: _Worker) -> bool:
+        """Whether enough others are at prompt attempts, so that this thread becomes idle."""
+        if len(self._workers) - len(self._idle) <= self._wanted.value or self._closing:
+            return False
+        now = time.monotonic()
+        if self._at_work(now, without=mine) < self._wanted.value:
+            return False
+        self._timer.look_by(now + TICK)  # in case they all get stuck
+        return True
+
+    def _wait(self, worker: _Worker) -> bool:
+        """Wait until there is work; False when this thread is no longer needed."""
+        if worker.gate.acquire(timeout=_IDLE_EXIT):
+            return True
+        with self._engine.lock:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                self._workers.discard(worker)
+                return False
+        worker.gate.acquire()  # it was being opened when we gave up
+        return True

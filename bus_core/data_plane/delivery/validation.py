@@ -1,4 +1,4 @@
-"""What a subscription may not ask for, found out before its lane opens."""
+"""Delivery: validates the destinations of a subscription before its lane opens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from bus_core.model.destination import parse_destination, parse_sink
 from bus_core.model.errors import DestinationError, PermanentError
 
 
-def check(target: Target) -> None:
-    """Look at every destination of a subscription.
+def validate_target(target: Target) -> None:
+    """Check every destination of a subscription.
 
     Raises:
         PermanentError: one cannot be used, or dead letters would go to the channel they come from.

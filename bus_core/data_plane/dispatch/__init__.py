@@ -1,8 +1,9 @@
-"""Sends events over HTTP: one POST, one deadline, one complete answer. The sole importer of urllib3 and httptools."""
+"""Dispatch: sends events over HTTP. One POST, one deadline, one complete answer. The only importer of httptools."""
 
-from bus_core.data_plane.dispatch.connection import PlainConnection
+from bus_core.data_plane.dispatch.connection import Connection
 from bus_core.data_plane.dispatch.dispatcher import MessageDispatcher, Route
 from bus_core.data_plane.dispatch.encoding import FRAMING_HEADERS, Encoded, encode
+from bus_core.data_plane.dispatch.pool import Pool
 from bus_core.data_plane.dispatch.reply import Reply
 
-__all__ = ["FRAMING_HEADERS", "Encoded", "MessageDispatcher", "PlainConnection", "Reply", "Route", "encode"]
+__all__ = ["FRAMING_HEADERS", "Connection", "Encoded", "MessageDispatcher", "Pool", "Reply", "Route", "encode"]

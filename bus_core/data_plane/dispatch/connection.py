@@ -1,4 +1,4 @@
-"""One connection to a destination: urllib3's, with an exchange of our own that is lean and has one deadline."""
+"""Dispatch: one connection to a destination, over TCP or TLS, and one exchange on it with one deadline."""
 
 from __future__ import annotations
 
@@ -6,55 +6,52 @@ import select
 import socket
 import ssl
 import struct
-from http.client import HTTPException
 from time import monotonic
-from typing import Any
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
-
+from bus_core.data_plane.dispatch.connect import SHORTEST_WAIT, connect, explained, time_left
 from bus_core.data_plane.dispatch.encoding import Encoded
 from bus_core.data_plane.dispatch.reply import Reply, ReplyReader
-from bus_core.model.destination import is_localhost
-from bus_core.model.errors import DeadlineError, DestinationError, DispatchError
+from bus_core.model.errors import DeadlineError, DispatchError
 
 JOIN_LIMIT = 64 * 1024
 """Payloads up to this many bytes are copied behind their headers and leave at once; larger ones are never copied."""
 
 IDLE_LIMIT = 60.0
-"""Seconds after which an idle connection is not used again: what is between may have forgotten it without a word."""
+"""Seconds after which an idle connection is not used again: a router between may have dropped its state silently."""
 
 _TRUSTED_SECONDS = 0.005
-"""A connection that has been reused once is, for so long after an exchange, used again without a look at it. The look
-gives the interpreter's lock away: it costs 1 µs alone and 10 µs with eight threads. A server that closes without saying
-so does it after its first answer, hence the first reuse is never trusted."""
+"""A connection that has been reused once is used again without a check for so long after an exchange. The check
+releases the interpreter's lock: it costs 1 µs alone and 10 µs with eight threads. A server that closes unannounced does
+so after its first answer, so the first reuse is always checked."""
 
 _RECEIVE_BYTES = 64 * 1024
 _DEADLINE_SLACK = 0.05
 """Seconds by which an exchange may pass its deadline; less would cost more system calls."""
-_SHORTEST_WAIT = 0.001
-"""Seconds. To the operating system a time-out of zero means none."""
-
 _NOTHING = memoryview(b"")
 
 _CONNECTING, _SENDING, _WAITING = "connecting", "sending", "waiting for its answer"
 
 
-class PlainConnection(HTTPConnection):
-    """An HTTP connection that sends a request made beforehand and reads its answer. Used by one thread at a time.
+class Connection:
+    """An HTTP connection that sends an encoded event and reads the answer. Used by one thread at a time.
 
-    `exchange` does all of it and blocks. `start` and `go_on` do it in steps that never block, for whoever waits for
-    many connections at once; they need one that is open.
+    `exchange` does all of it and blocks. `start` and `advance` do it in steps that never block, for the loop executor;
+    they need a connection that is open.
+
+    Args:
+        host: a DNS name or an IP address, IPv6 without brackets. A trailing dot is kept for the resolver.
+        port: 1 to 65535.
 
     Attributes:
-        idle_since: when the last exchange ended, by the monotonic clock.
+        sock: the open socket, plain or TLS; None while the connection is closed.
+        idle_since: the end of the last exchange, by the monotonic clock.
     """
 
-    sock: Any  # None or a socket, plain or TLS
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, host: str, port: int) -> None:
+        self.sock: socket.socket | None = None
         self.idle_since = 0.0
+        self._host = host
+        self._port = port
         self._armed = 0.0
         self._deadline = 0.0
         self._trusted = 0.0
@@ -69,11 +66,11 @@ class PlainConnection(HTTPConnection):
         Afterwards the connection is open (`sock` is set) only if it is fit for another exchange.
 
         Args:
-            destination: names the other side in errors.
+            destination: the destination as errors may show it (see `bus_core.model.destination.masked`).
             prefix: request line and Host header.
             event: the other headers and the payload.
-            timeout: seconds for all of it: connecting, sending, receiving. The system's resolver of names is the one
-                thing that this does not cut short.
+            timeout: seconds for all of it: connecting, sending, receiving. Only the system's resolver of names may
+                take longer.
             cap: most bytes of a reply's body.
 
         Raises:
@@ -90,64 +87,80 @@ class PlainConnection(HTTPConnection):
             else:
                 self._trusted = _TRUSTED_SECONDS
                 if self._armed != timeout:
-                    self._left()
+                    time_left(self._deadline)
                     self._arm(timeout)
+            sock = self.sock
+            assert sock is not None
             step = _SENDING
-            whole = self._send(prefix, event)
+            whole = self._send(sock, prefix, event)
             step = _WAITING
             reader = self._reader
-            reply = reader.feed(self.sock.recv(_RECEIVE_BYTES), cap)
+            reply = reader.feed(sock.recv(_RECEIVE_BYTES), cap)
             while reply is None:
                 self._rearm()
-                reply = reader.feed(self.sock.recv(_RECEIVE_BYTES), cap)
+                reply = reader.feed(sock.recv(_RECEIVE_BYTES), cap)
         except (TimeoutError, BlockingIOError):
             self.close()
             raise self.late(destination, timeout, step) from None
-        except (OSError, HTTPException, HTTPError, DispatchError) as error:
+        except (OSError, DispatchError) as error:
             self.close()
-            raise _explained(destination, self.host, step, error) from error
+            raise explained(destination, self._host, step, error) from error
         except BaseException:
             self.close()
             raise
         self._end(whole)
         return reply
 
-    def start(self, prefix: bytes, event: Encoded) -> None:
-        """Begin an exchange on this open connection, without waiting. What the socket does not take yet is `unsent`."""
+    def start(self, prefix: bytes, event: Encoded) -> bool:
+        """Begin an exchange on this open connection, without waiting; whether the socket took all of it.
+
+        Raises:
+            OSError: the connection cannot be used.
+        """
         self._whole = True
         self._push(prefix + event.head + event.payload)
+        return not self._rest
 
     @property
     def unsent(self) -> bool:
-        """Whether `go_on` is to be called when the socket can take more, besides when there is something to read."""
+        """Whether `advance` must also be called when the socket can take more, not only when it can be read."""
         return bool(self._rest)
 
-    def go_on(self, destination: str, cap: int) -> Reply | None:
-        """The answer, if it is complete; never waits. See `exchange` for what is left behind, and what is raised."""
+    def advance(self, destination: str, cap: int) -> Reply | None:
+        """The answer, if it is complete, else None; never waits. Leaves the connection, and raises, as `exchange`."""
+        sock = self.sock
+        assert sock is not None
         try:
             if self._rest:
                 self._push(self._rest)
-            reply = self._reader.feed(self.sock.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT), cap)
+            reply = self._reader.feed(sock.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT), cap)
         except BlockingIOError:
             return None
         except (OSError, DispatchError) as error:
             self.close()
-            raise _explained(destination, self.host, _WAITING, error) from error
-        if reply is not None:
-            self._end(self._whole and not self._rest)
+            raise explained(destination, self._host, _WAITING, error) from error
+        if reply is not None and not (self._whole and not self._rest and self._reader.reusable):
+            self.close()
         return reply
 
     def late(self, destination: str, timeout: float, step: str = _WAITING) -> DeadlineError:
-        """The error of an exchange that took too long; its connection is of no use any more."""
+        """The error of an exchange that took too long. The caller closes the connection."""
         if step is _WAITING and self._reader.received:
             step = "receiving its answer"
         return DeadlineError(f"{destination} took longer than {timeout:g} s: given up while {step}")
 
     def is_fresh(self) -> bool:
-        """Whether this idle connection can be used again, as far as one can see from here."""
+        """Whether this idle connection can be used again, as far as this side can see."""
         return self.sock is not None and not self._is_stale(monotonic())
 
+    def close(self) -> None:
+        """Close the socket, if it is open. The next `exchange` opens another."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
+
     def _push(self, data: bytes | memoryview) -> None:
+        assert self.sock is not None
         try:
             sent = self.sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -157,71 +170,42 @@ class PlainConnection(HTTPConnection):
         self._rest = memoryview(data)[sent:] if sent < len(data) else _NOTHING
 
     def _end(self, whole: bool) -> None:
-        """The answer is complete: this connection stays open only if it is fit for another exchange."""
+        """The answer is complete: keep this connection open only if it is fit for another exchange."""
         if whole and self._reader.reusable:
             self.idle_since = monotonic()
         else:
             self.close()
 
     def _is_stale(self, now: float) -> bool:
-        """Whether an idle connection is of no use any more.
+        """Whether an idle connection can no longer be used.
 
-        Readable while idle means that the other side has closed, or said something unasked. What this cannot see is a
-        close still on its way: then the exchange ends without a byte of an answer, and nobody knows whether the event
-        was taken. It is not sent again here: a POST must not be repeated on a guess (RFC 9110, section 9.2.2). The
-        delivery layer decides, and counts a retry.
+        An idle connection that is readable was closed by the other side, or carries bytes that belong to no answer. A
+        close that is still on its way does not show. Then the exchange ends without a byte of an answer, and it is
+        unknown whether the subscriber took the event. The event is not sent again here, because a POST must not be
+        repeated on a guess (RFC 9110, section 9.2.2): delivery decides, and counts a retry.
         """
         return now - self.idle_since > IDLE_LIMIT or bool(self._poll.poll(0))
 
     def _reopen(self) -> None:
         self.close()
-        self.connect()
+        self.sock = sock = self._secure(connect(self._host, self._port, self._deadline))
         self._poll = select.poll()
-        self._poll.register(self.sock, select.POLLIN)
+        self._poll.register(sock, select.POLLIN)
         self._reader = ReplyReader()
         self._trusted = 0.0
-        self._arm(self._left())
+        self._arm(time_left(self._deadline))
 
-    def _new_conn(self) -> socket.socket:
-        """Called by urllib3's `connect`. Tries each address; what is left of the time is shared by those left."""
-        addresses = _resolve(self._dns_host, self.port)
-        first_error: OSError | None = None
-        for index, (family, address) in enumerate(addresses):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(self._left() / (len(addresses) - index))
-                sock.connect(address)
-                sock.settimeout(self._left())  # for the TLS handshake
-                return sock
-            except OSError as error:
-                sock.close()
-                if not isinstance(error, TimeoutError):
-                    first_error = first_error or error
-            except BaseException:
-                sock.close()
-                raise
-        self._left()
-        raise first_error or OSError("its name has no address that answers")
-
-    def _left(self) -> float:
-        """Seconds up to the deadline.
-
-        Raises:
-            TimeoutError: it has passed.
-        """
-        left = self._deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return max(left, _SHORTEST_WAIT)
+    def _secure(self, sock: socket.socket) -> socket.socket:
+        """The socket that carries HTTP: the TCP socket itself."""
+        return sock
 
     def _arm(self, seconds: float) -> None:
         """Let no single send or receive block for longer.
 
-        The kernel's own time-outs on a blocking socket: Python's `settimeout` would poll before every operation.
+        Uses the kernel's own time-outs on a blocking socket: with `settimeout` Python would poll before each operation.
         """
-        wait = max(seconds, _SHORTEST_WAIT)
+        assert self.sock is not None
+        wait = max(seconds, SHORTEST_WAIT)
         value = struct.pack("ll", int(wait), int(wait % 1 * 1_000_000))
         self.sock.settimeout(None)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
@@ -229,60 +213,55 @@ class PlainConnection(HTTPConnection):
         self._armed = seconds
 
     def _rearm(self) -> None:
-        left = self._left()
+        left = time_left(self._deadline)
         if self._armed - left > _DEADLINE_SLACK:
             self._arm(left)
 
-    def _send(self, prefix: bytes, event: Encoded) -> bool:
-        """Send the request. False if the other side stopped listening: it may have answered before it did."""
+    def _send(self, sock: socket.socket, prefix: bytes, event: Encoded) -> bool:
+        """Send the request. False if the other side stopped reading: it may have answered before it did."""
         payload = event.payload
         try:
             if len(payload) <= JOIN_LIMIT:
                 request = prefix + event.head + payload
-                sent = self.sock.send(request)
+                sent = sock.send(request)
                 if sent != len(request):
-                    self._send_rest(request, sent)
+                    self._send_rest(sock, request, sent)
             else:
-                self._send_rest(prefix + event.head, 0)
-                self._send_rest(payload, 0)
+                self._send_rest(sock, prefix + event.head, 0)
+                self._send_rest(sock, payload, 0)
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
 
-    def _send_rest(self, data: bytes, sent: int) -> None:
+    def _send_rest(self, sock: socket.socket, data: bytes, sent: int) -> None:
         view = memoryview(data)[sent:]
         while view:
             self._rearm()
-            view = view[self.sock.send(view) :]
+            view = view[sock.send(view) :]
 
 
-class SecureConnection(PlainConnection, HTTPSConnection):
-    """The same over TLS; urllib3 makes the handshake and checks the certificate."""
+class SecureConnection(Connection):
+    """The same over TLS.
+
+    Args:
+        host: see `Connection`; also the name that the server's certificate must have, without its trailing dot.
+        port: see `Connection`.
+        tls: how certificates are checked.
+    """
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext) -> None:
+        super().__init__(host, port)
+        self._tls = tls
+
+    def _secure(self, sock: socket.socket) -> socket.socket:
+        try:
+            return self._tls.wrap_socket(sock, server_hostname=self._host.rstrip("."))
+        except BaseException:
+            sock.close()
+            raise
 
     def _arm(self, seconds: float) -> None:
-        # Python's TLS layer ignores the kernel's time-outs on a blocking socket, and would wait for ever.
+        # Python's TLS layer ignores the kernel's time-outs on a blocking socket, and would wait without end.
+        assert self.sock is not None
         self.sock.settimeout(seconds)
         self._armed = seconds
-
-
-def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    if is_localhost(host):
-        # Ours to know (RFC 6761, section 6.3): the system's resolver need not know names below localhost.
-        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
-    return [(family, address) for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
-def _explained(destination: str, host: str, step: str, error: Exception) -> DispatchError:
-    if isinstance(error, DispatchError):
-        return DispatchError(f"{destination} {error}")
-    if isinstance(error, socket.gaierror):
-        return DestinationError(f"{destination} cannot be reached: the name {host} does not resolve ({error.strerror})")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return DispatchError(
-            f"{destination} has a certificate that is not trusted: {error.verify_message};"
-            " its authority must be in the system's trust store, or in the file that SSL_CERT_FILE names"
-        )
-    if isinstance(error, ssl.SSLError):
-        return DispatchError(f"{destination} failed in TLS while {step}: {error.reason or error}")
-    reason = error.strerror if isinstance(error, OSError) else None
-    return DispatchError(f"{destination} failed while {step}: {reason or error}")

@@ -1,15 +1,15 @@
-"""MessageDispatcher: one POST of one event to one destination, and what becomes of its reply."""
+"""Dispatch: MessageDispatcher, one POST of one event to one destination, and its reply."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from bus_core.data_plane.dispatch.connection import PlainConnection
+from bus_core.data_plane.dispatch.connection import Connection
 from bus_core.data_plane.dispatch.encoding import Encoded, encode
 from bus_core.data_plane.dispatch.pool import Pool, Pools
 from bus_core.data_plane.dispatch.reply import Reply
-from bus_core.model.destination import is_single_label, parse_destination
+from bus_core.model.destination import is_single_label, masked, parse_destination
 from bus_core.model.errors import DispatchError, ReplyError, ResponseError
 from bus_core.model.headers import ForwardedHeaders
 from bus_core.model.message import HOPS_HEADER, DispatchDefaults, Message
@@ -19,26 +19,30 @@ _NO_DEFAULTS = DispatchDefaults()
 
 
 class Route:
-    """One destination made ready: nothing is looked up or formatted per event. Made by `MessageDispatcher.route`, of
-    use only with that dispatcher, safe to share between threads.
+    """One destination made ready: nothing is looked up or formatted per event. Made by `MessageDispatcher.route`, and
+    usable only with that dispatcher. Immutable, safe to share between threads.
 
     Attributes:
-        destination: the URL that events are sent to.
+        destination: the URL that events are sent to. It may hold secrets: show `shown` instead.
+        shown: the same with the values of its query masked, for errors and logs.
+        pool: the connections to its host and port.
+        prefix: request line and Host header.
     """
 
-    __slots__ = ("destination", "pool", "prefix")
+    __slots__ = ("destination", "pool", "prefix", "shown")
 
     def __init__(self, destination: str, pool: Pool, prefix: bytes) -> None:
         self.destination = destination
+        self.shown = masked(destination)
         self.pool = pool
         self.prefix = prefix
 
     def __repr__(self) -> str:
-        return f"Route({self.destination!r})"
+        return f"Route({self.shown!r})"
 
     @property
     def is_open(self) -> bool:
-        """Whether there is an open connection that nobody uses, and that can be used without a thread."""
+        """Whether there is an open idle connection that the loop executor can use."""
         return self.pool.has_open
 
 
@@ -135,7 +139,7 @@ class MessageDispatcher:
             DispatchError: network, TLS or protocol failed, or the reply is larger than the cap.
         """
         reply = route.pool.exchange(
-            route.destination,
+            route.shown,
             route.prefix,
             event if isinstance(event, Encoded) else encode(event, self._forwarded),
             self._timeout if timeout is None else timeout,
@@ -143,23 +147,26 @@ class MessageDispatcher:
         )
         return _judged(route, reply)
 
-    def start(self, connection: PlainConnection, route: Route, event: Encoded) -> None:
-        """Begin one POST on an open connection of the route's pool, and never wait: the steps of `send` for whoever
-        waits for many sockets at once. The deadline is the caller's to keep.
+    def start(self, connection: Connection, route: Route, event: Encoded) -> bool:
+        """Begin one POST on an open connection of the route's pool, without waiting: the first step of `send` for the
+        loop executor. The caller keeps the deadline.
+
+        Returns:
+            False if the socket did not take all of it: `connection.unsent` is true until `advance` has sent the rest.
 
         Raises:
-            OSError: the connection is of no use.
+            OSError: the connection cannot be used.
         """
-        connection.start(route.prefix, event)
+        return connection.start(route.prefix, event)
 
-    def go_on(self, connection: PlainConnection, route: Route) -> Reply | None:
-        """The answer to what was started, once it is complete; None before. Call it when the socket is ready.
+    def advance(self, connection: Connection, route: Route) -> Reply | None:
+        """The answer to a POST that was started, once it is complete, else None. Call it when the socket is ready.
 
         Raises:
             DispatchError: as `send` does.
         """
-        reply = connection.go_on(route.destination, self._max_reply_bytes)
-        return None if reply is None else _judged(route, reply)
+        reply = connection.advance(route.shown, self._max_reply_bytes)
+        return reply if reply is None or 200 <= reply.status < 300 else _judged(route, reply)
 
     def reply_to_message(self, reply: Reply, origin: Message) -> Message | None:
         """The event that a reply is: its body and its own forwarded headers; None if the body is empty.
@@ -180,4 +187,4 @@ class MessageDispatcher:
 def _judged(route: Route, reply: Reply) -> Reply:
     if 200 <= reply.status < 300:
         return reply
-    raise ResponseError(route.destination, reply.status, dict(reply.headers), reply.body)
+    raise ResponseError(route.shown, reply.status, dict(reply.headers), reply.body)

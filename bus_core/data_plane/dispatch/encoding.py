@@ -1,4 +1,4 @@
-"""Turns an event into the bytes of a request, once for all its destinations."""
+"""Dispatch: turns an event into the bytes of a request, once for all its destinations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRAMING_HEADERS = frozenset(
         "upgrade",
     }
 )
-"""They belong to one connection (RFC 9110, section 7.6.1) or are ours to set; a message never carries them on."""
+"""They belong to one connection (RFC 9110, section 7.6.1) or dispatch sets them; a message never carries them on."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _NAME_CACHE_LIMIT = 1024
@@ -69,7 +69,7 @@ def encode(message: Message, forwarded: ForwardedHeaders | None = None) -> Encod
         if (name in _valid_names or _learn(name)) and (forwarded is None or name in forwarded)
     ]
     text = "".join(lines)
-    # Three scans of the whole are cheaper than three of each value; the culprit is looked for only when there is one.
+    # Three scans of the whole text are cheaper than three of each value. Only when they find something, find out where.
     if text.count("\r") != len(lines) or text.count("\n") != len(lines) or "\0" in text:
         for name, value in message.headers.items():
             check_header_value(name, value)
@@ -86,6 +86,6 @@ def _learn(name: str) -> bool:
         return False
     if not _TOKEN.fullmatch(name):
         raise InvalidMessageError(f"the header name {name[:80]!r} is not made of the characters that RFC 9110 allows")
-    if len(_valid_names) < _NAME_CACHE_LIMIT:  # names come from strangers: the cache must not grow with them
+    if len(_valid_names) < _NAME_CACHE_LIMIT:  # senders choose the names: the cache must not grow with them
         _valid_names.add(name)
     return True

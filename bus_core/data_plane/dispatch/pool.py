@@ -1,99 +1,68 @@
-"""urllib3's connection pools, set up for our connections and with a lean store for the idle ones."""
+"""Dispatch: the idle connections of each destination, kept for the next attempt."""
 
 from __future__ import annotations
 
-import queue
 import ssl
+import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from functools import cached_property
 from time import monotonic
-from typing import Any, cast
 
-import urllib3
-
-from bus_core.data_plane.dispatch.connection import IDLE_LIMIT, PlainConnection, SecureConnection
+from bus_core.data_plane.dispatch.connection import IDLE_LIMIT, Connection, SecureConnection
 from bus_core.data_plane.dispatch.encoding import Encoded
 from bus_core.data_plane.dispatch.reply import Reply
 from bus_core.model.destination import Destination
 from bus_core.model.errors import DispatchError
 
-_MOST_POOLS = 1024
-"""Hosts whose pools are kept for the next `Pools.of`; a pool that somebody still holds works on without being kept."""
+_MAX_POOLS = 1024
+"""Destinations whose pools are kept for the next `Pools.of`. A route keeps its own pool alive for longer."""
 
 
-class _IdleStack(queue.LifoQueue[Any]):
-    """Idle connections, the last used on top: what urllib3 asks of a queue, without its locks (0.1 µs per exchange
-    instead of 1.3; a deque's `append` and `pop` are atomic). Never blocks and is never full: the oldest make room."""
+class Pool:
+    """The connections to one scheme, host and port. Thread-safe: each exchange has a connection of its own.
 
-    def __init__(self, maxsize: int = 0) -> None:
-        super().__init__(maxsize)
-        self.connections: deque[PlainConnection] = deque()
+    There is no lock: a deque's `append` and `pop` are atomic, and an exchange needs one of each (0.1 µs).
 
-    def get(self, block: bool = True, timeout: float | None = None) -> PlainConnection:
-        try:
-            return self.connections.pop()
-        except IndexError:
-            raise queue.Empty from None
+    Args:
+        host: a DNS name or an IP address, IPv6 without brackets.
+        port: 1 to 65535.
+        max_idle: idle connections that are kept; the one unused for longest makes room.
+    """
 
-    def put(self, item: PlainConnection | None, block: bool = True, timeout: float | None = None) -> None:
-        if item is not None:  # urllib3 fills its queues with None, for pools that make callers wait
-            self.connections.append(item)
-            self.trim()
-
-    def qsize(self) -> int:
-        return len(self.connections)
-
-    def trim(self) -> None:
-        """Close the connection unused for longest, if there are too many or it has been idle for too long."""
-        try:
-            oldest = self.connections.popleft()
-        except IndexError:
-            return
-        if len(self.connections) >= self.maxsize or monotonic() - oldest.idle_since > IDLE_LIMIT:
-            oldest.close()
-        else:
-            self.connections.appendleft(oldest)
-
-
-class Pool(urllib3.HTTPConnectionPool):
-    """The connections to one scheme, host and port. Safe to share between threads: each exchange has a connection of
-    its own, opened when none is idle."""
-
-    ConnectionCls = PlainConnection
-    QueueCls = _IdleStack
-    pool: _IdleStack | None
+    def __init__(self, host: str, port: int, max_idle: int) -> None:
+        self.host = host
+        self.port = port
+        self.closed = False
+        self._max_idle = max_idle
+        self._idle: deque[Connection] = deque()  # the last used on the right
 
     def exchange(self, destination: str, prefix: bytes, event: Encoded, timeout: float, cap: int) -> Reply:
-        """See `PlainConnection.exchange`. The one place where a connection is taken from urllib3 and given back;
-        urllib3's own way, `urlopen`, costs ten times as much.
+        """Send one event on an idle connection, or on a new one. See `Connection.exchange`.
 
         Raises:
             DispatchError: and its kinds; also when the pool has been closed.
         """
-        idle = self.pool
-        if idle is None:
+        if self.closed:
             raise DispatchError(f"{destination} gets nothing more: the dispatcher has been closed")
         try:
-            connection = idle.connections.pop()
+            connection = self._idle.pop()
         except IndexError:
-            connection = self._new_conn()  # type: ignore[assignment]  # urllib3 declares the base class
+            connection = self.connect()
         reply = connection.exchange(destination, prefix, event, timeout, cap)
         if connection.sock is not None:
-            if self.pool is None:
-                connection.close()
-            else:
-                idle.connections.append(connection)
-                if len(idle.connections) > 1:
-                    idle.trim()
+            self._keep(connection)
         return reply
 
-    def take_open(self) -> PlainConnection | None:
-        """An open connection that nobody uses, now the caller's to use and to close; None if there is none."""
-        idle = self.pool
-        while idle is not None and idle.connections:
+    def connect(self) -> Connection:
+        """A new connection of this pool. It opens its socket with its first exchange."""
+        return Connection(self.host, self.port)
+
+    def take_open(self) -> Connection | None:
+        """An open connection that no exchange uses, now the caller's to use and to close; None if there is none."""
+        while self._idle:
             try:
-                connection = idle.connections.pop()
+                connection = self._idle.pop()
             except IndexError:  # another thread was faster
                 return None
             if connection.is_fresh():
@@ -104,16 +73,56 @@ class Pool(urllib3.HTTPConnectionPool):
     @property
     def has_open(self) -> bool:
         """Whether `take_open` may find something."""
-        return self.pool is not None and bool(self.pool.connections)
+        return bool(self._idle)
+
+    def close(self) -> None:
+        """Close idle connections now and each other one at the end of its exchange. Idempotent."""
+        self.closed = True
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:  # an exchange has just taken it, and closes it at its end
+                return
+
+    def _keep(self, connection: Connection) -> None:
+        idle = self._idle
+        idle.append(connection)
+        if self.closed:
+            self.close()
+        elif len(idle) > 1:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Close the connection unused for longest, if there are too many or it has been idle for too long."""
+        try:
+            oldest = self._idle.popleft()
+        except IndexError:
+            return
+        if len(self._idle) >= self._max_idle or monotonic() - oldest.idle_since > IDLE_LIMIT:
+            oldest.close()
+        else:
+            self._idle.appendleft(oldest)
 
 
-class SecurePool(Pool, urllib3.HTTPSConnectionPool):
-    """The same over TLS."""
+class SecurePool(Pool):
+    """The same over TLS.
 
-    ConnectionCls = SecureConnection
+    Args:
+        host: see `Pool`; also the name that the server's certificate must have.
+        port: see `Pool`.
+        max_idle: see `Pool`.
+        tls: how certificates are checked.
+    """
+
+    def __init__(self, host: str, port: int, max_idle: int, tls: ssl.SSLContext) -> None:
+        super().__init__(host, port, max_idle)
+        self._tls = tls
+
+    def connect(self) -> Connection:
+        return SecureConnection(self.host, self.port, self._tls)
 
     def take_open(self) -> None:
-        """None: what TLS has decrypted already does not show on the socket, so nobody can wait for it there."""
+        """None: data that TLS has decrypted already does not show on the socket, so epoll cannot wait for it."""
 
     @property
     def has_open(self) -> bool:
@@ -124,34 +133,48 @@ class Pools:
     """All pools of a dispatcher. Thread-safe.
 
     Args:
-        max_connections: idle connections kept per host.
+        max_connections: idle connections kept per destination.
     """
 
     def __init__(self, max_connections: int) -> None:
-        # `weakref`, because a pool that is no longer kept may still be held by a route, and is to be closed as well.
+        self._max_connections = max_connections
+        self._pools_lock = threading.Lock()  # guards _recent, _all and _closed
+        self._recent: OrderedDict[tuple[str, str, int], Pool] = OrderedDict()  # the last used at the end
+        # Weak references, because `close` must also reach a pool that only a route still holds.
         self._all: weakref.WeakSet[Pool] = weakref.WeakSet()
-        self._manager = urllib3.PoolManager(num_pools=_MOST_POOLS, maxsize=max_connections)
-        self._manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
         self._closed = False
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        """The system's trust store, read once and only where needed: it takes 10 ms, and urllib3 would read it for
-        every connection."""
-        return ssl.create_default_context()
 
     def of(self, destination: Destination) -> Pool:
         """The pool for a destination's scheme, host and port."""
-        options = {"ssl_context": self._tls} if destination.scheme == "https" else None
-        pool = self._manager.connection_from_host(destination.host, destination.port, destination.scheme, options)
-        ours = cast(Pool, pool)  # `pool_classes_by_scheme` says so
-        self._all.add(ours)
-        if self._closed:
-            ours.close()
-        return ours
+        key = (destination.scheme, destination.host, destination.port)
+        with self._pools_lock:
+            pool = self._recent.get(key)
+            if pool is None:
+                pool = self._recent[key] = self._make(destination)
+                self._all.add(pool)
+                if len(self._recent) > _MAX_POOLS:
+                    self._recent.popitem(last=False)
+            self._recent.move_to_end(key)
+            if self._closed:
+                pool.close()
+            return pool
 
     def close(self) -> None:
         """Close idle connections now, and each other one at the end of its exchange. Idempotent."""
-        self._closed = True
-        for pool in list(self._all):
+        with self._pools_lock:
+            self._closed = True
+            pools = list(self._all)
+        for pool in pools:
             pool.close()
+
+    def _make(self, destination: Destination) -> Pool:
+        if destination.scheme == "https":
+            return SecurePool(destination.host, destination.port, self._max_connections, self._tls)
+        return Pool(destination.host, destination.port, self._max_connections)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """The system's trust store, or the file that SSL_CERT_FILE names. Read once, and only where needed: 10 ms."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context

@@ -1,4 +1,4 @@
-"""Reads the answer to one request: its status, headers and body, under bounds. No network."""
+"""Dispatch: reads the answer to one request: its status, headers and body, under bounds. No network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CHUNK_OVERHEAD = 8
 """Bytes of framing allowed per byte of body: `1 CRLF x CRLF`, the smallest chunk, needs five."""
 
 _REMEMBERED_BYTES = 1024
-"""An answer of up to so many bytes is remembered."""
+"""A reader remembers an answer of up to so many bytes."""
 
 _ENDED = b""
-"""Not a header name: its presence says that no other message has begun behind the answer."""
+"""Not a header name. While it is present, no other message has begun behind the answer."""
 
 
 class Reply(NamedTuple):
@@ -37,7 +37,7 @@ class Reply(NamedTuple):
 
 
 class ReplyHeaders(Mapping[str, str]):
-    """Headers that are decoded when somebody looks: most events are answered with an empty 202, and nobody does."""
+    """Headers that are decoded at the first look: most answers are an empty 202, and nothing looks at its headers."""
 
     __slots__ = ("_decoded", "_raw")
 
@@ -77,15 +77,15 @@ _NO_HEADERS = ReplyHeaders({})
 class ReplyReader:
     """The answers of one connection, one after the other. Not thread-safe: a connection serves one exchange at a time.
 
-    The errors it raises lack their subject: whoever knows the destination puts it in front. After one of them the
-    reader is spent, like the connection.
+    The texts of its errors begin with the verb: the connection puts the destination in front. After an error neither
+    the reader nor the connection can be used again.
 
     Attributes:
         received: bytes of the answer that is being read; 0 between answers.
-        reusable: the connection may carry another exchange. Says something once `feed` has returned an answer.
+        reusable: the connection may carry another exchange. Valid once `feed` has returned an answer.
     """
 
-    # No __slots__: the parser looks its callbacks up by name.
+    # No __slots__: the parser finds its callbacks by name.
 
     def __init__(self) -> None:
         self.received = 0
@@ -94,8 +94,8 @@ class ReplyReader:
         self._status = 0
         self._headers = _NO_HEADERS
         self._body: bytes | bytearray = b""
-        # An answer without a body, to know it again: a subscriber says the same to each event, but for the second of
-        # its Date. Comparing takes the place of parsing: a tenth of what a further delivery costs.
+        # The last answer without a body. A subscriber gives the same answer to each event, except for its Date. To
+        # compare is cheaper than to parse: it saves a tenth of a further delivery.
         self._known: bytes | None = None
         self._known_reply: Reply | None = None
         self._raw: dict[bytes, bytes] = {}
@@ -105,10 +105,10 @@ class ReplyReader:
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes, cap: int) -> Reply | None:
-        """Take what has arrived; nothing (`b""`) means that the other side has closed.
+        """Take bytes that have arrived; none (`b""`) means that the other side has closed.
 
         Args:
-            data: what has arrived.
+            data: the bytes.
             cap: most bytes of a body. That of a 2xx answer may not have more, that of any other is cut there.
 
         Returns:
@@ -124,7 +124,7 @@ class ReplyReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # A final answer that nobody asked for (RFC 9110, section 15.2.2); what follows it is no HTTP.
+            # A final answer without a request for it (RFC 9110, section 15.2.2). The bytes after it are not HTTP.
             self._status, self._headers = self._parser.get_status_code(), ReplyHeaders(self._raw.copy())
             self._body, self._complete = b"", True
         except httptools.HttpParserError as error:
@@ -136,7 +136,7 @@ class ReplyReader:
             elif self._check_bounds(cap):
                 return None
         if _ENDED not in self._raw:
-            self.reusable = False  # what came behind the answer is not ours
+            self.reusable = False  # the bytes behind the answer belong to no request
         reply = Reply(self._status, self._headers, bytes(self._body))
         if self.reusable and not reply.body and self.received == len(data) <= _REMEMBERED_BYTES:
             self._known, self._known_reply = data, reply
@@ -162,24 +162,24 @@ class ReplyReader:
             return True
         coding = self._headers.get("transfer-encoding", "chunked")
         if coding.strip().lower() != "chunked":
-            raise DispatchError(f"used the transfer coding {coding[:80]!r}, which nobody asked for")
+            raise DispatchError(f"used the transfer coding {coding[:80]!r}, which was not asked for")
         if 200 <= self._status < 300:
             length = self._headers.get("content-length", "")
             if size > cap or (length.isdigit() and int(length) > cap):
                 raise DispatchError(f"gave a reply larger than the cap of {cap} bytes")
         elif size > cap:
-            # The body of a refusal is for people: its beginning is enough.
+            # People read the body of a refusal: its beginning is enough.
             self._body = self._body[:cap]
             self._complete = True
             self.reusable = False
         return not self._complete
 
-    # Called by the parser. After `_complete` they see what nobody asked for, and leave the answer as it is.
+    # The parser calls these. After `_complete` they see bytes that answer nothing, and leave the answer as it is.
 
     def on_headers_complete(self) -> None:
         if not self._complete:
             status = self._parser.get_status_code()
-            if status >= 200:  # what is below is an interim answer (RFC 9110, section 15.2), another follows
+            if status >= 200:  # below 200 it is an interim answer (RFC 9110, section 15.2), another follows
                 self._status = status
                 self._headers = ReplyHeaders(self._raw.copy())  # a copy, because trailers come into `_raw` as well
 
