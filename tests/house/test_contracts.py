@@ -34,7 +34,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bus_core/driver/calls.py", "import bus_core.driver.loader", "floors"),
         ("bus_core/model/destination.py", "import bus_core.model.resources", "inside the model"),
         ("bus_core/model/message.py", "import bus_core.model.errors", "inside the model"),
-        ("bus_core/data_plane/delivery/lane.py", "import urllib3", "only cluster imports urllib3"),
+        ("bus_core/data_plane/delivery/lane.py", "import urllib3", "only dispatch and cluster import urllib3"),
         ("bus_core/control_plane/sources/folder/check.py", "import kubernetes", "only cluster imports kubernetes"),
         ("bus_core/host/host.py", "import gunicorn", "only server imports gunicorn"),
         ("bus_core/deploy/__init__.py", "import gunicorn", "only server imports gunicorn"),

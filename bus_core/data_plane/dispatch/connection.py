@@ -1,12 +1,17 @@
-"""Dispatch: one connection to a destination, over TCP or TLS, and one exchange on it with one deadline."""
+"""Dispatch: one connection to a destination. It is urllib3's, with an exchange of our own that has one deadline."""
 
 from __future__ import annotations
 
 import select
 import socket
-import ssl
 import struct
+from http.client import HTTPException
 from time import monotonic
+from typing import Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util import ssl_wrap_socket
 
 from bus_core.data_plane.dispatch.connect import SHORTEST_WAIT, connect, explained, time_left
 from bus_core.data_plane.dispatch.encoding import Encoded
@@ -32,26 +37,28 @@ _NOTHING = memoryview(b"")
 _CONNECTING, _SENDING, _WAITING = "connecting", "sending", "waiting for its answer"
 
 
-class Connection:
+class Connection(HTTPConnection):
     """An HTTP connection that sends an encoded event and reads the answer. Used by one thread at a time.
 
     `exchange` does all of it and blocks. `start` and `advance` do it in steps that never block, for the loop executor;
     they need a connection that is open.
 
     Args:
-        host: a DNS name or an IP address, IPv6 without brackets. A trailing dot is kept for the resolver.
+        host: a DNS name or an IP address, IPv6 without brackets.
         port: 1 to 65535.
+        options: see urllib3.
 
     Attributes:
         sock: the open socket, plain or TLS; None while the connection is closed.
         idle_since: the end of the last exchange, by the monotonic clock.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self.sock: socket.socket | None = None
+    sock: Any  # urllib3 declares a socket; http.client has None in it while the connection is closed
+
+    def __init__(self, host: str, port: int | None = None, **options: Any) -> None:
+        super().__init__(host, port, **options)
         self.idle_since = 0.0
-        self._host = host
-        self._port = port
+        self._resolved_host = host  # `self.host` lacks a trailing dot, which the resolver needs
         self._armed = 0.0
         self._deadline = 0.0
         self._trusted = 0.0
@@ -59,6 +66,10 @@ class Connection:
         self._reader = ReplyReader()
         self._rest = _NOTHING
         self._whole = True
+
+    def connect(self) -> None:
+        """Open the socket before the deadline of the exchange under way. urllib3 would give each address all of it."""
+        self.sock = connect(self._resolved_host, self.port, self._deadline)
 
     def exchange(self, destination: str, prefix: bytes, event: Encoded, timeout: float, cap: int) -> Reply:
         """Send one event and read the complete answer, whatever its status. Connects first where needed.
@@ -90,7 +101,6 @@ class Connection:
                     time_left(self._deadline)
                     self._arm(timeout)
             sock = self.sock
-            assert sock is not None
             step = _SENDING
             whole = self._send(sock, prefix, event)
             step = _WAITING
@@ -102,9 +112,9 @@ class Connection:
         except (TimeoutError, BlockingIOError):
             self.close()
             raise self.late(destination, timeout, step) from None
-        except (OSError, DispatchError) as error:
+        except (OSError, HTTPException, HTTPError, DispatchError) as error:
             self.close()
-            raise explained(destination, self._host, step, error) from error
+            raise explained(destination, self.host, step, error) from error
         except BaseException:
             self.close()
             raise
@@ -128,17 +138,15 @@ class Connection:
 
     def advance(self, destination: str, cap: int) -> Reply | None:
         """The answer, if it is complete, else None; never waits. Leaves the connection, and raises, as `exchange`."""
-        sock = self.sock
-        assert sock is not None
         try:
             if self._rest:
                 self._push(self._rest)
-            reply = self._reader.feed(sock.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT), cap)
+            reply = self._reader.feed(self.sock.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT), cap)
         except BlockingIOError:
             return None
         except (OSError, DispatchError) as error:
             self.close()
-            raise explained(destination, self._host, _WAITING, error) from error
+            raise explained(destination, self.host, _WAITING, error) from error
         if reply is not None and not (self._whole and not self._rest and self._reader.reusable):
             self.close()
         return reply
@@ -153,14 +161,7 @@ class Connection:
         """Whether this idle connection can be used again, as far as this side can see."""
         return self.sock is not None and not self._is_stale(monotonic())
 
-    def close(self) -> None:
-        """Close the socket, if it is open. The next `exchange` opens another."""
-        sock, self.sock = self.sock, None
-        if sock is not None:
-            sock.close()
-
     def _push(self, data: bytes | memoryview) -> None:
-        assert self.sock is not None
         try:
             sent = self.sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -188,23 +189,18 @@ class Connection:
 
     def _reopen(self) -> None:
         self.close()
-        self.sock = sock = self._secure(connect(self._host, self._port, self._deadline))
+        self.connect()
         self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self.sock, select.POLLIN)
         self._reader = ReplyReader()
         self._trusted = 0.0
         self._arm(time_left(self._deadline))
-
-    def _secure(self, sock: socket.socket) -> socket.socket:
-        """The socket that carries HTTP: the TCP socket itself."""
-        return sock
 
     def _arm(self, seconds: float) -> None:
         """Let no single send or receive block for longer.
 
         Uses the kernel's own time-outs on a blocking socket: with `settimeout` Python would poll before each operation.
         """
-        assert self.sock is not None
         wait = max(seconds, SHORTEST_WAIT)
         value = struct.pack("ll", int(wait), int(wait % 1 * 1_000_000))
         self.sock.settimeout(None)
@@ -240,28 +236,19 @@ class Connection:
             view = view[sock.send(view) :]
 
 
-class SecureConnection(Connection):
-    """The same over TLS.
+class SecureConnection(Connection, HTTPSConnection):
+    """The same over TLS. The context of the pool checks the certificate, with the name of the host."""
 
-    Args:
-        host: see `Connection`; also the name that the server's certificate must have, without its trailing dot.
-        port: see `Connection`.
-        tls: how certificates are checked.
-    """
-
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext) -> None:
-        super().__init__(host, port)
-        self._tls = tls
-
-    def _secure(self, sock: socket.socket) -> socket.socket:
+    def connect(self) -> None:
+        """See `Connection.connect`; the TLS handshake has the same deadline."""
+        super().connect()
         try:
-            return self._tls.wrap_socket(sock, server_hostname=self._host.rstrip("."))
+            self.sock = ssl_wrap_socket(self.sock, ssl_context=self.ssl_context, server_hostname=self.host)
         except BaseException:
-            sock.close()
+            self.close()
             raise
 
     def _arm(self, seconds: float) -> None:
         # Python's TLS layer ignores the kernel's time-outs on a blocking socket, and would wait without end.
-        assert self.sock is not None
         self.sock.settimeout(seconds)
         self._armed = seconds

@@ -1,13 +1,16 @@
-"""Dispatch: the idle connections of each destination, kept for the next attempt."""
+"""Dispatch: urllib3's pools, set up for our connections and with a store of idle ones that needs no lock."""
 
 from __future__ import annotations
 
+import queue
 import ssl
-import threading
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from functools import cached_property
 from time import monotonic
+from typing import Any, cast
+
+import urllib3
 
 from bus_core.data_plane.dispatch.connection import IDLE_LIMIT, Connection, SecureConnection
 from bus_core.data_plane.dispatch.encoding import Encoded
@@ -19,50 +22,86 @@ _MAX_POOLS = 1024
 """Destinations whose pools are kept for the next `Pools.of`. A route keeps its own pool alive for longer."""
 
 
-class Pool:
-    """The connections to one scheme, host and port. Thread-safe: each exchange has a connection of its own.
+class _IdleStack(queue.LifoQueue[Any]):
+    """Idle connections, the last used on top: a queue for urllib3 that has no locks.
 
-    There is no lock: a deque's `append` and `pop` are atomic, and an exchange needs one of each (0.1 µs).
-
-    Args:
-        host: a DNS name or an IP address, IPv6 without brackets.
-        port: 1 to 65535.
-        max_idle: idle connections that are kept; the one unused for longest makes room.
+    A deque's `append` and `pop` are atomic: 0.1 µs for each exchange instead of 1.3. It never blocks and is never full:
+    the oldest connection makes room.
     """
 
-    def __init__(self, host: str, port: int, max_idle: int) -> None:
-        self.host = host
-        self.port = port
-        self.closed = False
-        self._max_idle = max_idle
-        self._idle: deque[Connection] = deque()  # the last used on the right
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self.connections: deque[Connection] = deque()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Connection:
+        try:
+            return self.connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, item: Connection | None, block: bool = True, timeout: float | None = None) -> None:
+        if item is not None:  # urllib3 fills its queues with None, for pools that make callers wait
+            self.connections.append(item)
+            self.trim()
+
+    def qsize(self) -> int:
+        return len(self.connections)
+
+    def trim(self) -> None:
+        """Close the connection unused for longest, if there are too many or it has been idle for too long."""
+        try:
+            oldest = self.connections.popleft()
+        except IndexError:
+            return
+        if len(self.connections) >= self.maxsize or monotonic() - oldest.idle_since > IDLE_LIMIT:
+            oldest.close()
+        else:
+            self.connections.appendleft(oldest)
+
+
+class Pool(urllib3.HTTPConnectionPool):
+    """The connections to one scheme, host and port. Thread-safe: each exchange has a connection of its own."""
+
+    ConnectionCls = Connection
+    QueueCls = _IdleStack
+    pool: _IdleStack | None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called. An exchange under way closes its connection at its end."""
+        return self.pool is None
 
     def exchange(self, destination: str, prefix: bytes, event: Encoded, timeout: float, cap: int) -> Reply:
         """Send one event on an idle connection, or on a new one. See `Connection.exchange`.
 
+        urllib3's own way, `urlopen`, costs ten times as much.
+
         Raises:
             DispatchError: and its kinds; also when the pool has been closed.
         """
-        if self.closed:
+        idle = self.pool
+        if idle is None:
             raise DispatchError(f"{destination} gets nothing more: the dispatcher has been closed")
         try:
-            connection = self._idle.pop()
+            connection = idle.connections.pop()
         except IndexError:
-            connection = self.connect()
+            connection = self.ConnectionCls(self.host, self.port, **self.conn_kw)
         reply = connection.exchange(destination, prefix, event, timeout, cap)
         if connection.sock is not None:
-            self._keep(connection)
+            if self.closed:
+                connection.close()
+            else:
+                idle.connections.append(connection)
+                if len(idle.connections) > 1:
+                    idle.trim()
         return reply
-
-    def connect(self) -> Connection:
-        """A new connection of this pool. It opens its socket with its first exchange."""
-        return Connection(self.host, self.port)
 
     def take_open(self) -> Connection | None:
         """An open connection that no exchange uses, now the caller's to use and to close; None if there is none."""
-        while self._idle:
+        idle = self.pool
+        while idle is not None and idle.connections:
             try:
-                connection = self._idle.pop()
+                connection = idle.connections.pop()
             except IndexError:  # another thread was faster
                 return None
             if connection.is_fresh():
@@ -73,53 +112,13 @@ class Pool:
     @property
     def has_open(self) -> bool:
         """Whether `take_open` may find something."""
-        return bool(self._idle)
-
-    def close(self) -> None:
-        """Close idle connections now and each other one at the end of its exchange. Idempotent."""
-        self.closed = True
-        while self._idle:
-            try:
-                self._idle.pop().close()
-            except IndexError:  # an exchange has just taken it, and closes it at its end
-                return
-
-    def _keep(self, connection: Connection) -> None:
-        idle = self._idle
-        idle.append(connection)
-        if self.closed:
-            self.close()
-        elif len(idle) > 1:
-            self._trim()
-
-    def _trim(self) -> None:
-        """Close the connection unused for longest, if there are too many or it has been idle for too long."""
-        try:
-            oldest = self._idle.popleft()
-        except IndexError:
-            return
-        if len(self._idle) >= self._max_idle or monotonic() - oldest.idle_since > IDLE_LIMIT:
-            oldest.close()
-        else:
-            self._idle.appendleft(oldest)
+        return self.pool is not None and bool(self.pool.connections)
 
 
-class SecurePool(Pool):
-    """The same over TLS.
+class SecurePool(Pool, urllib3.HTTPSConnectionPool):
+    """The same over TLS."""
 
-    Args:
-        host: see `Pool`; also the name that the server's certificate must have.
-        port: see `Pool`.
-        max_idle: see `Pool`.
-        tls: how certificates are checked.
-    """
-
-    def __init__(self, host: str, port: int, max_idle: int, tls: ssl.SSLContext) -> None:
-        super().__init__(host, port, max_idle)
-        self._tls = tls
-
-    def connect(self) -> Connection:
-        return SecureConnection(self.host, self.port, self._tls)
+    ConnectionCls = SecureConnection
 
     def take_open(self) -> None:
         """None: data that TLS has decrypted already does not show on the socket, so epoll cannot wait for it."""
@@ -137,44 +136,29 @@ class Pools:
     """
 
     def __init__(self, max_connections: int) -> None:
-        self._max_connections = max_connections
-        self._pools_lock = threading.Lock()  # guards _recent, _all and _closed
-        self._recent: OrderedDict[tuple[str, str, int], Pool] = OrderedDict()  # the last used at the end
         # Weak references, because `close` must also reach a pool that only a route still holds.
         self._all: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self._manager = urllib3.PoolManager(num_pools=_MAX_POOLS, maxsize=max_connections)
+        self._manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
         self._closed = False
 
     def of(self, destination: Destination) -> Pool:
         """The pool for a destination's scheme, host and port."""
-        key = (destination.scheme, destination.host, destination.port)
-        with self._pools_lock:
-            pool = self._recent.get(key)
-            if pool is None:
-                pool = self._recent[key] = self._make(destination)
-                self._all.add(pool)
-                if len(self._recent) > _MAX_POOLS:
-                    self._recent.popitem(last=False)
-            self._recent.move_to_end(key)
-            if self._closed:
-                pool.close()
-            return pool
+        options = {"ssl_context": self._tls} if destination.scheme == "https" else None
+        found = self._manager.connection_from_host(destination.host, destination.port, destination.scheme, options)
+        pool = cast(Pool, found)  # `pool_classes_by_scheme` names our class
+        self._all.add(pool)
+        if self._closed:
+            pool.close()
+        return pool
 
     def close(self) -> None:
         """Close idle connections now, and each other one at the end of its exchange. Idempotent."""
-        with self._pools_lock:
-            self._closed = True
-            pools = list(self._all)
-        for pool in pools:
+        self._closed = True
+        for pool in list(self._all):
             pool.close()
-
-    def _make(self, destination: Destination) -> Pool:
-        if destination.scheme == "https":
-            return SecurePool(destination.host, destination.port, self._max_connections, self._tls)
-        return Pool(destination.host, destination.port, self._max_connections)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         """The system's trust store, or the file that SSL_CERT_FILE names. Read once, and only where needed: 10 ms."""
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        return context
+        return ssl.create_default_context()
