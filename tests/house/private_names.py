@@ -1,4 +1,4 @@
-"""The check of private names: bus_core and plugins use no underscore name of another package or of another file.
+"""The check of private names: what is installed uses no underscore name of another package or of another file.
 
     python -m tests.house.private_names
 
@@ -25,9 +25,9 @@ from types import ModuleType
 from typing import Any
 
 from tests.house.private_uses import Finding, Reader, Touched, is_private
-from tests.house.sources import ROOT, python_files
+from tests.house.sources import PRODUCT, ROOT
 
-CHECKED = python_files("bus_core", "plugins")
+CHECKED = PRODUCT
 MOST_EXCEPTIONS = 3
 
 

@@ -104,7 +104,7 @@ class Scheduler(Turns):
         lane.in_flight -= 1
         event.attempts -= 1
         lane.ready.appendleft(event)
-        self._offer(lane, now)
+        self.offer(lane, now)
 
     def set_idle_connection(self, lane: Lane, is_open: bool) -> None:
         """Whether the lane's last attempt left a connection open that the loop executor can use."""
@@ -119,9 +119,9 @@ class Scheduler(Turns):
         event.lane.in_flight -= 1
         if event.probe:
             event.probe = False
-            self._end_probe()
+            self.end_probe()
         heapq.heappush(self._waiting, (due, next(self._sequence), event))
-        self._offer(event.lane, now)
+        self.offer(event.lane, now)
 
     def finish(self, event: QueuedEvent, now: float, *, success: bool = False) -> None:
         """The event in flight leaves its lane."""
@@ -129,7 +129,7 @@ class Scheduler(Turns):
         lane.in_flight -= 1
         if event.probe:
             event.probe = False
-            self._end_probe()
+            self.end_probe()
         if success:
             health = lane.health
             health.last_success = health.quiet_since = now
@@ -138,7 +138,7 @@ class Scheduler(Turns):
 
     def release_due(self, now: float) -> int:
         """Make ready what is due; returns how many that were."""
-        released = self._release_throttled(now)
+        released = self.release_throttled(now)
         waiting = self._waiting
         while waiting and waiting[0][0] <= now:
             event = heapq.heappop(waiting)[2]
@@ -146,7 +146,7 @@ class Scheduler(Turns):
                 continue
             # A retry goes first: it is the oldest of its key, and it frees its place the sooner.
             event.lane.ready.appendleft(event)
-            self._offer(event.lane, now)
+            self.offer(event.lane, now)
             released += 1
         return released
 
@@ -154,7 +154,7 @@ class Scheduler(Turns):
     def next_due(self) -> float | None:
         """When to call `release_due` next; None when nothing waits for a moment."""
         retry = self._waiting[0][0] if self._waiting else None
-        unthrottled = self._next_unthrottled
+        unthrottled = self.next_unthrottled
         if retry is None or unthrottled is None:
             return unthrottled if retry is None else retry
         return min(retry, unthrottled)
@@ -198,7 +198,7 @@ class Scheduler(Turns):
             lane.keys[event.key] = deque()
         lane.ready.append(event)
         if not lane.in_ring:
-            self._offer(lane, now)
+            self.offer(lane, now)
 
     def _remove(self, event: QueuedEvent, now: float) -> None:
         lane = event.lane
@@ -212,4 +212,4 @@ class Scheduler(Turns):
             elif behind is not None:
                 del lane.keys[event.key]
         if lane.ready and not lane.in_ring:
-            self._offer(lane, now)
+            self.offer(lane, now)

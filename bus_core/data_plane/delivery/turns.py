@@ -108,7 +108,7 @@ class Turns:
         """Whether there may be work for the loop executor. May be read without the lock."""
         return bool(self._loop_ring)
 
-    def _offer(self, lane: Lane, now: float) -> None:
+    def offer(self, lane: Lane, now: float) -> None:
         """Give a lane its turn, with a turn's quantum, if it may start and is in no ring."""
         if lane.in_ring:
             return
@@ -119,18 +119,18 @@ class Turns:
             (self._loop_ring if self._suits_loop(lane, unhealthy) else self._thread_ring).append(lane)
 
     @property
-    def _next_unthrottled(self) -> float | None:
+    def next_unthrottled(self) -> float | None:
         """When the next throttled lane gets its turn; None when none waits."""
         return self._throttled_until if self._throttled else None
 
-    def _release_throttled(self, now: float) -> int:
+    def release_throttled(self, now: float) -> int:
         """Give the next throttled lane its turn, if it is time; how many that were."""
         if not self._throttled or now < self._throttled_until:
             return 0
         self._thread_ring.append(self._throttled.popleft())
         return 1
 
-    def _end_probe(self) -> None:
+    def end_probe(self) -> None:
         self.probes -= 1
         self._unpark()
 
