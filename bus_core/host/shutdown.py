@@ -11,9 +11,9 @@ At first readiness turns 503, the receiver refuses, idle connections close and t
     driver       2 s or more       the driver's exit stack is left behind
     connections  0.5 s             they end with the process
 
-The server kills a worker `--drain-timeout` and `GRACE` seconds after the stop began. The budget is one second less,
-which the server needs for itself. A stage that ends early leaves its time to the driver. A stage that fails or does not
-end in time is logged, and the next one begins.
+The server kills a worker `--drain-timeout` and `GRACE` seconds after the stop began. The budget is one second less: the
+server needs that second for itself. A stage that ends early leaves its time to the driver. A stage that fails, or does
+not end in time, is logged, and the next one begins.
 """
 
 from __future__ import annotations
