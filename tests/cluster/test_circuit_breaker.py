@@ -8,6 +8,7 @@ import pytest
 
 from bus_core.control_plane.cluster.circuit_breaker import (
     BACKOFF,
+    CHANGE,
     PROBE,
     PROBE_POLL,
     REMINDER,
@@ -88,6 +89,10 @@ def test_the_log_says_it_once_and_reminds_each_minute(caplog: pytest.LogCaptureF
             wait = world.refused_for()
             world.now += wait or world.breaker.failed("refused").retry_after
         assert 3 <= len(caplog.records) <= 4
+        caplog.clear()
+        for detail in ("refused", "reset") * 5:
+            world.now += world.breaker.failed(detail).retry_after
+        assert len(caplog.records) <= 10 * BACKOFF[-1] * 1.1 / CHANGE + 1, "nor does a reason that alternates fill it"
         caplog.clear()
         world.breaker.connected()
         world.breaker.connected()

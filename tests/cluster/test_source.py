@@ -51,6 +51,18 @@ def test_a_status_is_written_on_the_version_that_was_seen() -> None:
     assert script.requests == [("PATCH", "/apis/channels.knative.dev/v1alpha1/namespaces/shop/channels/orders/status")]
     assert script.bodies[0]["metadata"] == {"uid": "u1", "resourceVersion": "7"}
     assert script.bodies[0]["status"]["observedGeneration"] == 2
+    assert "provisionedParameters" not in script.bodies[0]["status"]
+
+
+def test_the_parameters_that_were_provisioned_are_written_once_and_only_where_they_are_known() -> None:
+    answer = json.loads(written("8").data)
+    answer["status"]["provisionedParameters"] = stored = [{"name": "colour", "value": "red"}]
+    made, script = source(Response(200, answer))
+    for _ in range(2):
+        made.write_conditions(CHANNEL, READY, provisioned_parameters={"colour": "red"})
+    made.write_conditions(CHANNEL, READY)
+    (body,) = script.bodies
+    assert body["status"]["provisionedParameters"] == stored
 
 
 def test_a_write_that_changes_nothing_is_none() -> None:

@@ -6,6 +6,7 @@ that refuses connections sees one connection a back-off step, and not one for ea
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -26,6 +27,9 @@ PROBE_POLL: Final = 0.2
 
 REMINDER: Final = 60.0
 """Seconds between two log lines about an API server that stays away."""
+
+CHANGE: Final = 15.0
+"""The same where the reason differs: two reasons may alternate."""
 
 log = get_logger(__name__)
 
@@ -67,7 +71,7 @@ class CircuitBreaker:
         self._detail = ""
         self._open_until = 0.0
         self._probe_until = 0.0
-        self._remind_at = 0.0
+        self._logged: tuple[float, str] | None = None  # the last line of this outage
 
     def admit(self) -> None:
         """Ask before each request.
@@ -88,7 +92,7 @@ class CircuitBreaker:
     def connected(self) -> None:
         """A connection was made, whatever became of the request."""
         with self._lock:
-            was_open, self._failures, self._remind_at = self._failures > 0, 0, 0.0
+            was_open, self._failures, self._logged = self._failures > 0, 0, None
         if was_open:
             log.info("the API server can be reached again", server=self._server)
 
@@ -101,9 +105,10 @@ class CircuitBreaker:
                 self._failures += 1
                 self._open_until = now + delay
             self._probe_until = 0.0
-            says = now >= self._remind_at or detail != self._detail
+            at, said = self._logged or (-math.inf, "")
+            says = now - at >= (REMINDER if detail == said else CHANGE)
             if says:
-                self._remind_at = now + REMINDER
+                self._logged = (now, detail)
             self._detail = detail
             retry_after = self._open_until - now
         if says:

@@ -190,9 +190,14 @@ def _refusal(method: str, path: str, response: _Response) -> ApiError:
 
 
 def detail_of(error: Exception) -> str:
-    """The innermost reason in one line: urllib3 wraps it in pools and retries."""
+    """The innermost reason in one line: urllib3 wraps it in pools, retries and aborted connections."""
     inner: BaseException = error
-    while (cause := getattr(inner, "reason", None)) is not None and isinstance(cause, BaseException):
+    while (cause := _cause_of(inner)) is not None:
         inner = cause
     text = str(inner).rpartition(": ")[2] or type(inner).__name__
     return " ".join(text.split())[:300]
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    found = [getattr(error, "reason", None), *error.args]
+    return next((cause for cause in found if isinstance(cause, BaseException)), None)

@@ -93,9 +93,7 @@ def test_idle_workers_do_not_ask_for_leases(lone: Stage) -> None:
         threading.Event().wait(seconds)  # the length of the look
         leases = [method for at, method, path in list(proxy.requests) if at >= since and "/leases/" in path]
         reads, writes = leases.count("GET"), leases.count("PUT")
-        print(
-            f"\nidle, two hosts of four workers, a second: {reads / seconds:.1f} reads, {writes / seconds:.1f} writes"
-        )
+        print(f"\nidle, two hosts of 4 workers, a second: {reads / seconds:.1f} reads, {writes / seconds:.1f} writes")
         assert reads <= 2 * (seconds + 1), "one worker of the host that does not lead, two Leases, once a second"
         assert writes <= 2 * (seconds + 1)
         for host in hosts:

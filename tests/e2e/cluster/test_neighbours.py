@@ -23,7 +23,7 @@ def test_names_in_full_mean_our_kinds_where_both_are_installed(lone: Stage) -> N
     install_neighbours(lone.api)
     kubectl = lone.api.kubectl
     for kind in ("Channel", "Subscription"):
-        theirs = {"apiVersion": "messaging.knative.dev/v1", "kind": kind, "metadata": {"name": "theirs"}, "spec": {}}
+        theirs = {"apiVersion": "messaging.knative.dev/v1", "kind": kind, "metadata": {"name": "theirs"}}
         kubectl("-n", lone.namespace, "apply", "-f", "-", stdin=yaml.safe_dump(theirs))
     lone.put(*basics("http://nobody.localhost:1/"))
     host = lone.start()

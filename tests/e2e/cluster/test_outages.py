@@ -160,7 +160,7 @@ def test_a_host_that_starts_without_the_server_waits_and_answers_503(lone: Stage
         lone.put(*basics(server.url()))
         lone.api.kill()
         host = lone.start(ready=False)
-        wait_for(lambda: host.says("not in step with the API server"), 20)
+        wait_for(lambda: host.says("the API server cannot be reached"), 20)
         wait_for(lambda: _answers(host))
         answer = host.send("orders")
         assert answer.status == 503
