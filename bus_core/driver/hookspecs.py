@@ -142,6 +142,7 @@ class Report(Protocol):
         """
 
 
+# wide: each attribute is a part of the contract that drivers use by name.
 @dataclass(frozen=True, slots=True)
 class DriverContext:
     """What the host hands to `Driver.__init__`.

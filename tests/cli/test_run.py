@@ -35,8 +35,8 @@ def test_a_run_that_waits_for_its_bus_says_so_and_ends_when_told() -> None:
         text=True,
     )
     assert process.stderr is not None
-    line = process.stderr.readline()
-    assert "waiting for the bus" in line
+    assert "the API server cannot be reached" in process.stderr.readline()
+    assert "waiting for the bus" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 0
     process.stderr.close()

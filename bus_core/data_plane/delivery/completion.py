@@ -1,5 +1,7 @@
-"""Delivery: completions of submitted events. They run after the engine's lock is released, because a driver's callback
-may call delivery again."""
+"""Delivery: completions of submitted events. They run after the engine's lock is released.
+
+A driver's callback may call delivery again.
+"""
 
 from __future__ import annotations
 
