@@ -26,7 +26,7 @@ from bus_core.control_plane.sources.kubernetes import KubernetesSource, ServiceN
 from bus_core.driver.loader import DriverClass, driver_names, installed_drivers, load_driver
 from bus_core.model.errors import ConfigurationError
 from bus_core.model.references import BusReference
-from bus_core.model.resources import DISPATCHER, PROVISIONER, AnyBus, Bus, Channel, ClusterBus, Role, from_object
+from bus_core.model.resources import DISPATCHER, PROVISIONER, AnyBus, Role
 from bus_core.settings.settings import Settings, driver_sections, load_driver_settings
 
 log = telemetry.get_logger(__name__)
@@ -270,7 +270,7 @@ def _parse(text: str) -> BusReference:
 def _which_bus(settings: Settings, folder: Folder) -> BusReference:
     if settings.bus_name:
         return _parse(settings.bus_name)
-    buses = [bus for document in folder.documents if isinstance(bus := from_object(document.data), Bus | ClusterBus)]
+    buses = folder.buses
     if len(buses) == 1:
         return buses[0].reference
     if folder.errors:  # the bus may stand in the file that is broken
@@ -285,18 +285,13 @@ def _mistakes(folder: Folder) -> str:
 
 
 def _find_bus(folder: Folder, reference: BusReference) -> AnyBus | None:
-    for document in folder.documents:
-        resource = from_object(document.data)
-        if isinstance(resource, Bus | ClusterBus) and resource.reference == reference:
-            return resource
-    return None
+    return next((bus for bus in folder.buses if bus.reference == reference), None)
 
 
 def _say_made(folder: Folder, reference: BusReference) -> None:
     """A bus in memory is what was asked for where channels name it; elsewhere its name may be mistyped."""
-    resources = [from_object(document.data) for document in folder.documents]
-    buses = [str(resource.reference) for resource in resources if isinstance(resource, Bus | ClusterBus)]
-    named = any(isinstance(resource, Channel) and resource.bus == reference for resource in resources)
+    buses = [str(bus.reference) for bus in folder.buses]
+    named = folder.names_bus(reference)
     there = f"there is {', '.join(buses) or 'none'}" + ("" if named else ", and no channel names it")
     say = log.info if named and not buses else log.warning
     kind = "Bus" if reference.namespace else "ClusterBus"
