@@ -17,7 +17,7 @@ from bus_core.control_plane.sources.folder.state import StateDirectory, default_
 from bus_core.host.choice import Assignments, Choice, choose_driver, no_driver_named, parse_bus
 from bus_core.model.errors import ConfigurationError
 from bus_core.model.references import BusReference
-from bus_core.model.resources import AnyBus, Bus, Channel, ClusterBus, Role, from_object
+from bus_core.model.resources import AnyBus, Role
 from bus_core.settings.settings import Settings
 
 log = telemetry.get_logger(__name__)
@@ -69,7 +69,7 @@ def choose_from_folder(settings: Settings, path: Path, assignments: Assignments)
 def _which_bus(settings: Settings, folder: Folder) -> BusReference:
     if settings.bus_name:
         return parse_bus(settings.bus_name)
-    buses = [bus for document in folder.documents if isinstance(bus := from_object(document.data), Bus | ClusterBus)]
+    buses = folder.buses
     if len(buses) == 1:
         return buses[0].reference
     if folder.errors:  # the bus may stand in the file that is broken
@@ -84,19 +84,14 @@ def _mistakes(folder: Folder) -> str:
 
 
 def _find_bus(folder: Folder, reference: BusReference) -> AnyBus | None:
-    for document in folder.documents:
-        resource = from_object(document.data)
-        if isinstance(resource, Bus | ClusterBus) and resource.reference == reference:
-            return resource
-    return None
+    return next((bus for bus in folder.buses if bus.reference == reference), None)
 
 
 def _log_made_bus(folder: Folder, reference: BusReference) -> None:
     """Log that a Bus is made in memory. It is a warning where the name may be mistyped: no channel names it, or there
     is another Bus."""
-    resources = [from_object(document.data) for document in folder.documents]
-    buses = [str(resource.reference) for resource in resources if isinstance(resource, Bus | ClusterBus)]
-    named = any(isinstance(resource, Channel) and resource.bus == reference for resource in resources)
+    buses = [str(bus.reference) for bus in folder.buses]
+    named = folder.names_bus(reference)
     there = f"there is {', '.join(buses) or 'none'}" + ("" if named else ", and no channel names it")
     say = log.info if named and not buses else log.warning
     kind = "Bus" if reference.namespace else "ClusterBus"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.report import MissingTool
 
-CASES = ("throughput", "stages", "latency", "overload", "growth", "kafka", "cluster")
+CASES = ("throughput", "stages", "latency", "overload", "growth", "folder", "kafka", "cluster")
 RESULTS = Path(__file__).resolve().parents[2] / ".cache" / "bench"
 
 

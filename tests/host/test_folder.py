@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.packages import recording_package
-from tests.support import BusProcess, Subscriber, bus, manifest, subscriber, wait_for
+from tests.support import BusProcess, Subscriber, bus, manifest, stored, subscriber, wait_for
 
 FAST = ("--driver", "recording", "--deletion-grace", "0.2")
 
@@ -46,6 +46,15 @@ class Setup:
         """What a hook was called for, over all processes."""
         lines = (line.split() for line in self.record.read_text().splitlines())
         return [rest[0] if rest else "" for _, called, *rest in lines if called == hook]
+
+    def kept(self, kind: str) -> list[str]:
+        """The resources of a kind that the state still has; the state must be there."""
+        found = stored(self.state)
+        assert "Bus/demo" in found
+        return [name for name in found if name.startswith(f"{kind}/")]
+
+    def finalizers(self, resource: str) -> list[str]:
+        return list(stored(self.state).get(resource, {}).get("metadata", {}).get("finalizers", ()))
 
 
 @pytest.fixture
@@ -121,22 +130,20 @@ def test_a_channel_removed_for_good_is_unprovisioned_once(setup: Setup) -> None:
         assert process.stop() == 0
     assert setup.calls("unprovision") == ["orders"]
     assert setup.calls("unsubscribe") == ["shipping"]
-    assert not list((setup.state / "resources").glob("Channel.*"))
+    assert not setup.kept("Channel")
 
 
 def test_what_is_removed_while_nobody_runs_is_undone_at_the_next_start(setup: Setup) -> None:
     with setup.run() as process:
         wait_for(lambda: "shipping" in setup.calls("subscribe"))
-        wait_for(
-            lambda: "bus-core/demo" in (setup.state / "resources" / "Subscription.default.shipping.json").read_text()
-        )
+        wait_for(lambda: "bus-core/demo" in setup.finalizers("Subscription/shipping"))
         assert process.stop() == 0
     assert not setup.calls("unsubscribe"), "a stop is no unsubscribe"
     (setup.folder / "orders.yaml").unlink()
     (setup.folder / "shipping.yaml").unlink()
     with setup.run() as process:
         wait_for(lambda: setup.calls("unprovision"))
-        wait_for(lambda: not list((setup.state / "resources").glob("Channel.*")), what="the channel is let go")
+        wait_for(lambda: not setup.kept("Channel"), what="the channel is let go")
     assert setup.calls("unprovision") == ["orders"]
     assert setup.calls("unsubscribe") == ["shipping"]
     with setup.run():
@@ -146,13 +153,11 @@ def test_what_is_removed_while_nobody_runs_is_undone_at_the_next_start(setup: Se
 
 def test_a_subscription_removed_while_nobody_runs_is_unsubscribed_once(setup: Setup) -> None:
     with setup.run() as process:
-        wait_for(
-            lambda: "bus-core/demo" in (setup.state / "resources" / "Subscription.default.shipping.json").read_text()
-        )
+        wait_for(lambda: "bus-core/demo" in setup.finalizers("Subscription/shipping"))
         process.stop()
     (setup.folder / "shipping.yaml").unlink()
     with setup.run():
-        wait_for(lambda: not list((setup.state / "resources").glob("Subscription.*")), what="it is let go")
+        wait_for(lambda: not setup.kept("Subscription"), what="it is let go")
     assert setup.calls("unsubscribe") == ["shipping"]
     assert not setup.calls("unprovision")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from bus_core.control_plane.sources.folder import source as manifests
+from bus_core.control_plane.sources.folder import deletion, source
 from tests.sources.watcher import channel, watching, write
 from tests.support import wait_for
 
@@ -17,7 +18,7 @@ from tests.support import wait_for
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sees what a look brought sees what it deleted."""
-    monkeypatch.setattr(manifests, "SECOND_LOOK", 0.0)
+    monkeypatch.setattr(deletion, "SECOND_LOOK", 0.0)
 
 
 def put(path: Path, *objects: object) -> None:
@@ -93,13 +94,14 @@ def test_a_folder_that_holds_nothing_any_more_is_told_once(
     edit: Callable[[Path], object],
     says: str,
 ) -> None:
-    monkeypatch.setattr(manifests, "_RESCAN", 0.0)
+    monkeypatch.setattr(source, "_RESCAN", 0.0)
+    monkeypatch.setattr(source, "_RESCAN_SHARE", math.inf)
     write(folder / "a.yaml", channel("a"))
     with watching(folder, tmp_path / "state") as watcher, caplog.at_level(logging.WARNING):
         edit(folder)
         wait_for(lambda: warned(caplog))
-        looks = Mock(wraps=watcher.source._distrust)
-        monkeypatch.setattr(watcher.source, "_distrust", looks)
+        looks = Mock(wraps=watcher.source._scan.changed)
+        monkeypatch.setattr(watcher.source._scan, "changed", looks)
         wait_for(lambda: looks.call_count > 2, what="further looks")
         assert watcher.channel("a")
         assert len(warned(caplog)) == 1
@@ -129,7 +131,7 @@ def test_nothing_is_kept_of_what_was_deleted(folder: Path, tmp_path: Path) -> No
             put(folder / "channel.yaml", channel(name))
             found = wait_for(lambda name=name: watcher.channel(name))  # type: ignore[misc]
             assert found is not None
-            watcher.source.record_event(found, "Synced", "it is there")
+            watcher.source.record_event(found, "ErrResourceSync", "it is there", warning=True)
         wait_for(lambda: len(watcher.now) == 1)
-        source = watcher.source
-        wait_for(lambda: (len(source._state._parsed), len(source._last_events)) == (1, 1), what="only the last is kept")
+        reporter = watcher.source._reporter
+        wait_for(lambda: (len(reporter), len(reporter.events)) == (1, 1), what="only the last is kept")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -15,9 +17,9 @@ import watchfiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus_core.control_plane.sources.folder import source as manifests
+from bus_core.control_plane.sources.folder import scan
 from bus_core.control_plane.sources.folder.check import check_manifests
-from bus_core.control_plane.sources.folder.manifests import Folder, read_folder
+from bus_core.control_plane.sources.folder.manifests import list_manifests, read_folder
 from bus_core.control_plane.sources.folder.source import ManifestSource
 from bus_core.model.conditions import Condition
 from bus_core.model.errors import ConfigurationError, TemporaryError
@@ -141,12 +143,12 @@ def test_a_look_that_fails_is_told_and_made_again(
     """A subfolder may go away while it is read, and a disk may be full for a while."""
     failing = threading.Event()
 
-    def look(path: Path) -> Folder:
+    def look(path: Path) -> dict[str, str]:
         if failing.is_set():
             raise FileNotFoundError(2, "No such file or directory", "manifests/sub")
-        return read_folder(path)
+        return list_manifests(path)
 
-    monkeypatch.setattr(manifests, "read_folder", look)
+    monkeypatch.setattr(scan, "list_manifests", look)
     with watching(folder, tmp_path / "state") as watcher:
         failing.set()
         write(folder / "a.yaml", channel("a"))
@@ -156,11 +158,12 @@ def test_a_look_that_fails_is_told_and_made_again(
         assert watcher.source.problems() == []
 
 
-def test_a_damaged_state_file_takes_nothing_along(folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_row_of_the_state_takes_nothing_along(folder: Path, tmp_path: Path) -> None:
     write(folder / "a.yaml", channel("a"), channel("b"))
     with watching(folder, tmp_path / "state"):
         pass
-    (tmp_path / "state" / "resources" / "Channel.default.a.json").write_text('{"version": 1, "obj')
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "state.db")) as database, database:
+        database.execute("""UPDATE resources SET object = '{"kind": "Cha' WHERE name = 'a'""")
     with watching(folder, tmp_path / "state") as watcher:
         assert watcher.channel("b") is not None
         assert wait_for(lambda: watcher.channel("a"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -128,6 +130,16 @@ def bus(manifests: Path, state: Path, *arguments: str, **options: Any) -> Iterat
         yield process.wait_ready()
     finally:
         process.kill()
+
+
+def stored(state: Path) -> dict[str, dict[str, Any]]:
+    """The resources in a state directory, by KIND/NAME; empty while there is no database."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{state / 'state.db'}?mode=ro", uri=True)) as database:
+            rows = database.execute("SELECT kind, name, object FROM resources").fetchall()
+    except sqlite3.OperationalError:
+        return {}
+    return {f"{kind}/{name}": json.loads(text) for kind, name, text in rows}
 
 
 def manifest(kind: str, name: str, **spec: Any) -> dict[str, Any]:

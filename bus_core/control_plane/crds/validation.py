@@ -11,6 +11,7 @@ from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator
 
 from bus_core.control_plane.crds import schemas
+from bus_core.control_plane.crds.conforms import conforms
 from bus_core.model.resources import Kind
 from bus_core.model.suggest import did_you_mean
 
@@ -44,8 +45,8 @@ def validate(data: Mapping[str, Any]) -> list[Problem]:
     """Everything that is wrong with an object of one of the four kinds; empty if it is good."""
     schema = schemas()[cast(Kind, data["kind"])]
     problems = list(_metadata(data))
-    for error in OAS30Validator(schema).iter_errors(data):
-        problems.append(_explain(error))
+    if not conforms(data, schema):
+        problems += [_explain(error) for error in OAS30Validator(schema).iter_errors(data)]
     spec = data.get("spec")
     if isinstance(spec, Mapping):
         problems += _unknown_fields(spec, schema["properties"]["spec"], ("spec",))

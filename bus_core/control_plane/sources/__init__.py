@@ -34,7 +34,7 @@ class Source(Protocol):
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
         """Report every resource once, then set `synced`, then report changes until `stop` is set. Blocks.
 
-        `on_change` is called from one thread at a time and must return quickly.
+        `on_change` is called by one thread at a time, and must return quickly and write nothing to the source.
         """
 
     @property

@@ -12,7 +12,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka.admin import AdminClient
 
 from tests.e2e.kafka.cluster import Cluster
-from tests.support import BusProcess, manifest, wait_for
+from tests.support import BusProcess, manifest, stored, wait_for
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,7 @@ class Setting:
 
     def status(self, kind: str, name: str) -> dict[str, dict[str, Any]]:
         """The conditions of a resource, by type."""
-        path = self.state / "resources" / f"{kind}.default.{name}.json"
-        if not path.exists():
-            return {}
-        status = yaml.safe_load(path.read_text())["object"].get("status", {})
+        status = stored(self.state).get(f"{kind}/{name}", {}).get("status", {})
         return {condition["type"]: condition for condition in status.get("conditions", [])}
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks manifests without running anything: the schema, the destinations, and the references between resources."""
+"""Source: checks manifests without running anything: schema, destinations, and references between resources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bus_core.control_plane.crds.validation import Problem
-from bus_core.control_plane.sources.folder.manifests import Document, Folder, read_file, read_folder
+from bus_core.control_plane.sources.folder.manifests import Document, read_file, read_folder
 from bus_core.model.destination import Destination, parse_destination, parse_sink
 from bus_core.model.errors import DestinationError, ManifestError
 from bus_core.model.references import ChannelReference
@@ -22,17 +22,16 @@ def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[Mani
     documents: list[Document] = []
     errors: list[ManifestError] = []
     for path in paths:
-        if path.is_dir():
-            folder = read_folder(path)
-        elif path.exists():
-            folder = Folder(path, (read_file(path),))
-        else:
+        if not path.exists():
             errors.append(ManifestError("there is no such file or folder", path=str(path)))
             continue
-        if not folder.documents and not folder.errors:
+        files = read_folder(path).files if path.is_dir() else (read_file(path),)
+        found = [document for file in files for document in file.documents]
+        wrong = [error for file in files for error in file.errors]
+        if not found and not wrong:
             errors.append(ManifestError(f"holds no resource of {GROUP}", path=str(path)))
-        documents += folder.documents
-        errors += folder.errors
+        documents += found
+        errors += wrong
     # With a broken file in sight nobody can say that a resource is missing.
     dangling = [] if errors else list(_dangling(documents))
     unusable = [document.error(problem) for document in documents for problem in _unusable(document)]

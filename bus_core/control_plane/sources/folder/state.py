@@ -1,32 +1,26 @@
-"""The state directory: what a cluster's API server would remember of the resources in a folder of manifests.
-
-One JSON file a resource, replaced atomically; read-modify-write happens under one lock that all processes share.
-"""
+"""Source: the state directory, which keeps for a folder of manifests what a cluster's API server would remember."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
+from bus_core.control_plane.sources.folder import takeover
+from bus_core.control_plane.sources.folder.database import FILE, INSERT, check, connect, make_private, unusable
+from bus_core.control_plane.sources.folder.objects import Object, object_key
 from bus_core.model.errors import ConfigurationError
 from bus_core.model.references import BusReference
-from bus_core.model.resources import Kind, ResourceKey
+from bus_core.model.resources import Resource, ResourceKey, from_object
 from bus_core.telemetry import get_logger
 
-_VERSION = 1
-
 log = get_logger(__name__)
-
-Object = dict[str, Any]
-_Signature = tuple[int, int, int]
 
 
 def default_state_dir(folder: Path, bus: BusReference) -> Path:
@@ -38,21 +32,47 @@ def default_state_dir(folder: Path, bus: BusReference) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored resource, and the manifest file it came from (empty: it was made in memory)."""
+    """A stored resource.
+
+    Attributes:
+        object: as an API server would return it.
+        origin: the manifest file it came from; empty: it was made in memory.
+        digest: of the manifest it holds (see `manifest_digest`).
+    """
 
     object: Object
     origin: str
+    digest: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What other transactions changed.
+
+    Attributes:
+        resources: new and changed resources, each with the number of its change, in this order.
+        present: every key that is stored, if any may have been removed; else None.
+        damaged: keys whose row cannot be read.
+        upto: the number of the last change.
+    """
+
+    resources: list[tuple[ResourceKey, Resource, int]]
+    present: set[ResourceKey] | None
+    damaged: list[ResourceKey]
+    upto: int
 
 
 class StateDirectory:
-    """Reads and writes the stored resources. Thread-safe, and safe between processes within `transaction`.
+    """Reads and writes the stored resources. Thread-safe, and safe between processes.
+
+    The database is opened at the first use in a process, never before a fork.
 
     Args:
-        path: made if it does not exist.
+        path: created for this user alone if it does not exist.
         folder: the watched folder, which must not hold it: a bus never writes into its user's manifests.
 
     Raises:
-        ConfigurationError: `path` is inside the folder, or cannot be made or written.
+        ConfigurationError: `path` is inside the folder, or its database cannot be created, read or written.
     """
 
     def __init__(self, path: Path, folder: Path) -> None:
@@ -62,90 +82,182 @@ class StateDirectory:
                 f"the state directory {path} is inside the manifests {folder}; choose another with --state-dir"
             )
         self.path = path
-        self.resources = path / "resources"
-        try:
-            self.resources.mkdir(parents=True, exist_ok=True)
-            self._lock_file = (path / "resources.lock").open("a")
-        except OSError as error:
-            raise ConfigurationError(
-                f"the state directory {path} cannot be used: {error.strerror}; choose another with --state-dir"
-            ) from None
-        self._lock = threading.RLock()
-        self._parsed: dict[Path, tuple[_Signature, Entry | None]] = {}
+        self._lock = threading.RLock()  # guards the connection, and the four attributes below it
+        self._connection: sqlite3.Connection | None = None
+        self._file = (0, 0)  # device and inode of the database that is open
+        self._data_version = -1
+        self._synchronous = ""
+        with self.exclusive() as connection:
+            check(connection, path)
+        self.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Nobody else, in this process or another, changes the state meanwhile."""
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """No other thread of this process uses the state meanwhile.
+
+        Raises:
+            ConfigurationError: the database cannot be used.
+        """
         with self._lock:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            if self._connection is None:
+                self._connection = self._open()
+            yield self._connection
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """No other thread or process changes the state meanwhile; all changes are kept, or none.
+
+        Args:
+            durable: whether the changes must survive a power failure from the end of the transaction on. Without it
+                they survive the death of this process.
+
+        Raises:
+            ConfigurationError: the database cannot be used.
+            sqlite3.Error: it cannot be written now: the disk is full, or another process writes for too long.
+        """
+        with self.exclusive() as connection:
+            mode = "FULL" if durable else "NORMAL"
+            if mode != self._synchronous:
+                connection.execute(f"PRAGMA synchronous = {mode}")
+                self._synchronous = mode
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield
-            finally:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                raise
 
     def read(self, key: ResourceKey) -> Entry | None:
-        """The stored resource, or None."""
-        return self._read(self._path(key))
-
-    def read_all(self) -> dict[ResourceKey, Entry]:
-        """Every stored resource. Files that have not changed since the last call are not parsed again."""
-        entries = {}
-        with self._lock:
-            paths = set(self.resources.glob("*.json"))
-            for path in paths:
-                entry = self._read(path)
-                if entry is not None:
-                    entries[_key(entry.object)] = entry
-            self._parsed = {path: known for path, known in self._parsed.items() if path in paths}
-        return entries
-
-    def write(self, key: ResourceKey, entry: Entry) -> None:
-        """Store a resource under the next resourceVersion. Call within a transaction."""
-        metadata = entry.object["metadata"]
-        metadata["resourceVersion"] = str(int(metadata.get("resourceVersion") or 0) + 1)
-        path = self._path(key)
-        temporary = path.with_suffix(".tmp")
-        content = {"version": _VERSION, "origin": entry.origin, "object": entry.object}
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        temporary.replace(path)
-
-    def remove(self, key: ResourceKey) -> None:
-        """Forget a resource. Call within a transaction."""
-        self._path(key).unlink(missing_ok=True)
-
-    def _path(self, key: ResourceKey) -> Path:
-        # Names are DNS labels, so the dots part them without doubt.
-        return self.resources / f"{key.kind}.{key.namespace}.{key.name}.json"
-
-    def _read(self, path: Path) -> Entry | None:
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            self._parsed.pop(path, None)
+        """The stored resource, or None if there is none or its row is damaged."""
+        with self.exclusive() as connection:
+            row = connection.execute(
+                "SELECT object, origin, digest FROM resources WHERE kind = ? AND namespace = ? AND name = ?",
+                (key.kind, key.namespace, key.name),
+            ).fetchone()
+        if row is None:
             return None
-        signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        known = self._parsed.get(path)
-        if known is None or known[0] != signature:
-            # What a damaged file said before still holds in this process: its resource has not been deleted.
-            known = self._parsed[path] = (signature, _parse(path) or (known[1] if known else None))
-        return known[1]
+        try:
+            found = json.loads(row[0])
+            if object_key(found) != key or not found["metadata"]["uid"]:
+                return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None  # `changes` has logged it
+        return Entry(found, row[1], row[2])
+
+    def write(self, key: ResourceKey, entry: Entry) -> int:
+        """Store a resource under the next resourceVersion, or remove it if it is deleted and has no finalizer left.
+
+        Call within a transaction. Returns the number of this change; 0 where the resource was removed.
+        """
+        with self.exclusive() as connection:
+            metadata = entry.object["metadata"]
+            deleted = bool(metadata.get("deletionTimestamp"))
+            if deleted and not metadata.get("finalizers"):
+                connection.execute(
+                    "DELETE FROM resources WHERE kind = ? AND namespace = ? AND name = ?",
+                    (key.kind, key.namespace, key.name),
+                )
+                return 0
+            metadata["resourceVersion"] = str(int(metadata.get("resourceVersion") or 0) + 1)
+            text = json.dumps(entry.object, ensure_ascii=False, separators=(",", ":"))
+            row = (key.kind, key.namespace, key.name, entry.origin, entry.digest, deleted, text)
+            return connection.execute(INSERT, row).lastrowid or 0
+
+    def changed(self) -> bool:
+        """Whether another process has written since `changes` was called. Takes 10 µs."""
+        with self.exclusive() as connection:
+            return _data_version(connection) != self._data_version
+
+    def replaced(self) -> bool:
+        """Whether the database was removed or replaced. The one that was opened is used until this process ends."""
+        with self._lock:
+            return self._connection is not None and self._file != _identity(self.path / FILE)
+
+    def changes(self, since: int, known: Collection[ResourceKey]) -> Changes:
+        """All resources whose change has a number above `since`.
+
+        Args:
+            since: 0 for every resource.
+            known: the resources that the caller knows, to tell whether some were removed.
+        """
+        with self.exclusive() as connection:
+            self._data_version = _data_version(connection)
+            connection.execute("BEGIN")  # one moment for all three answers
+            try:
+                found = Changes([], None, [], since)
+                for kind, namespace, name, change, text in connection.execute(
+                    "SELECT kind, namespace, name, change, object FROM resources WHERE change > ? ORDER BY change",
+                    (since,),
+                ):
+                    key = ResourceKey(kind, namespace, name)
+                    found.upto = change
+                    resource = self._resource(key, text)
+                    if resource is None:
+                        found.damaged.append(key)
+                    else:
+                        found.resources.append((key, resource, change))
+                count = connection.execute("SELECT count(*) FROM resources").fetchone()[0]
+                told = {*(key for key, _, _ in found.resources), *found.damaged}
+                if count != len(known) + sum(key not in known for key in told):
+                    rows = connection.execute("SELECT kind, namespace, name FROM resources")
+                    found.present = {ResourceKey(kind, namespace, name) for kind, namespace, name in rows}
+                return found
+            finally:
+                connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the database. The next use opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+                self._synchronous = ""
+
+    def _resource(self, key: ResourceKey, text: str) -> Resource | None:
+        try:
+            resource = from_object(json.loads(text))
+            if resource.key != key:
+                raise ValueError(f"it holds {resource.key}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # One damaged row must not take the others along; its manifest brings the resource back.
+            log.error(
+                "a stored resource cannot be read and is left out",
+                resource=str(key),
+                path=str(self.path / FILE),
+                detail=f"{type(error).__name__}: {error}",
+            )
+            return None
+        return resource
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            make_private(self.path)
+        except OSError as error:
+            raise unusable(self.path, error) from None
+        connection = connect(self.path)
+        try:
+            takeover.prepare(connection, self.path)
+        except (sqlite3.Error, OSError) as error:
+            connection.close()
+            raise unusable(self.path, error) from None
+        except BaseException:
+            connection.close()
+            raise
+        self._file = _identity(self.path / FILE)
+        self._data_version = -1
+        return connection
 
 
-def _parse(path: Path) -> Entry | None:
+def _identity(path: Path) -> tuple[int, int]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != _VERSION:
-            raise ValueError(f"version {content['version']} is not known")
-        _key(content["object"])
-        return Entry(content["object"], content["origin"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        # One damaged file must not take the others along; its manifest brings the resource back.
-        log.error(
-            "a state file cannot be read and is left out", path=str(path), detail=f"{type(error).__name__}: {error}"
-        )
-        return None
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
 
 
-def _key(data: Object) -> ResourceKey:
-    metadata = data["metadata"]
-    return ResourceKey(cast(Kind, data["kind"]), metadata.get("namespace") or "", metadata["name"])
+def _data_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
