@@ -22,7 +22,7 @@ from bus_core.control_plane.monitor import Availability, Monitor
 from bus_core.data_plane.delivery import Delivery, LaneLimits, Target
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.data_plane.receiver.receiver import MessageReceiver
-from bus_core.data_plane.server import Connections, Limits, bind, by_port, serve, serve_workers
+from bus_core.data_plane.server import ASGIApp, Connections, Limits, bind, serve, serve_workers
 from bus_core.driver.hookspecs import DriverContext
 from bus_core.driver.loader import DriverHooks
 from bus_core.host.run_config import FromFolder, Plan
@@ -139,11 +139,13 @@ class Host:
             max_body_bytes=settings.max_body,
             forwarded=forwarded,
         )
-        admin_app = AdminApp(ready=self.problems, metrics=telemetry.exposition)
-        apps = {admin[1]: admin_app.asgi}
-        if DISPATCHER in what.roles:
-            apps[events[1]] = self._receiver.asgi
-        self.asgi = by_port(apps)
+        self._admin = admin
+        self._admin_app = AdminApp(ready=self.problems, metrics=telemetry.exposition)
+
+    def app_at(self, address: tuple[str, int]) -> ASGIApp:
+        """The admin pages for the admin socket, the receiver for the other one."""
+        app: ASGIApp = self._admin_app.asgi if address == self._admin else self._receiver.asgi
+        return app
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start watching. Returns at once; until resources are read, events are answered 503."""

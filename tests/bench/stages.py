@@ -103,8 +103,11 @@ APPS = {"raw": lambda: _raw, "falcon": _falcon, "receiver": _receiver}
 
 
 class _Service:
-    def __init__(self, asgi: ASGIApp) -> None:
-        self.asgi = asgi
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def app_at(self, address: tuple[str, int]) -> ASGIApp:
+        return self._app
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""

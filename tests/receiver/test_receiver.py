@@ -277,7 +277,8 @@ def test_it_mounts_in_an_application_of_somebody_else() -> None:
     app.add_route("/other", Other())
 
     class Service:
-        asgi = app
+        def app_at(self, address: tuple[str, int]) -> Any:
+            return app
 
         def start(self, loop: asyncio.AbstractEventLoop) -> None:
             """Nothing to start."""

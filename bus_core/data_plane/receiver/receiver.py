@@ -254,7 +254,9 @@ class _Alone:
 
     def __init__(self, receiver: MessageReceiver) -> None:
         self._receiver = receiver
-        self.asgi = receiver.asgi
+
+    def app_at(self, address: tuple[str, int]) -> ASGIApp:
+        return self._receiver.asgi
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""

@@ -1,0 +1,208 @@
+"""Server: reads the requests of one connection, one after the other, with llhttp. No network."""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from bus_core.data_plane.server.head import (
+    MAX_HEAD,
+    Fields,
+    RefusedError,
+    check_beginning,
+    check_fields,
+    check_head,
+)
+from bus_core.data_plane.server.target import ROOT, split_target
+
+_CHUNK_OVERHEAD = 8
+"""Bytes of framing allowed per byte of body: `1 CRLF x CRLF`, the smallest chunk, needs five."""
+
+_END = b"\r\n\r\n"
+_NOT_IN_TRAILERS = frozenset((b"host", b"content-length", b"transfer-encoding"))
+_UPGRADE = re.compile(rb"\r\n(?i:upgrade):[^\r]*")
+
+
+class RequestReader:
+    """Reads requests. Not thread-safe. After a `RefusedError` the reader is spent, like the connection.
+
+    Attributes:
+        method: for example b"POST".
+        version: for example "1.1".
+        target: the split request target.
+        fields: the header fields, names in lower case. Names with an underscore are left out, because CGI-like
+            applications behind a subscriber cannot tell them from names with a dash.
+        keep_alive: the sender allows another request on the connection.
+        expects_continue: the sender waits for `100 Continue` before it sends the body.
+        is_complete: head and body have arrived.
+        body: the part of the body that has arrived and was not taken.
+    """
+
+    # No __slots__: the parser looks its callbacks up by name.
+
+    def __init__(self) -> None:
+        self.fields: Fields = []
+        self.method = b""
+        self.version = ""
+        self.target = ROOT
+        self.keep_alive = True
+        self.expects_continue = False
+        self.is_complete = False
+        self.body: bytes | bytearray = b""
+        self._url = b""
+        self._found: Fields = []  # of the head, and later of the trailer
+        self._partial = bytearray()
+        self._left = -1  # bytes of the body that are still to come; -1 for a chunked one
+        self._wire = self._size = 0  # of a chunked body: bytes with and without its framing
+        self._tail = b""
+        self._parser = httptools.HttpRequestParser(self)
+
+    @property
+    def has_begun(self) -> bool:
+        """A part of a head has arrived."""
+        return bool(self._partial)
+
+    def read_head(self, data: bytes) -> bytes | None:
+        """Read the head of the next request.
+
+        Args:
+            data: the bytes that have arrived since the last call.
+
+        Returns:
+            the bytes behind the head; None while the head is incomplete.
+
+        Raises:
+            RefusedError: the request is malformed, or beyond a bound.
+        """
+        if self._partial or data[:2] == b"\r\n" or (end := data.find(_END)) < 0:
+            known = len(self._partial)
+            self._partial += data
+            # RFC 9112, section 2.2: an empty line before the request line is skipped.
+            begin = 2 if self._partial[:2] == b"\r\n" else 0
+            end = self._partial.find(_END, max(begin, known - 3))
+            if end < 0:
+                if len(self._partial) > begin:
+                    check_beginning(self._partial[begin:] if begin else self._partial, max(known - begin, 0))
+                return None
+            data, self._partial = bytes(self._partial[begin:]), bytearray()
+            end -= begin
+        end += 4
+        head = data if end == len(data) else data[:end]
+        check_head(head)
+        self._parse_head(head)
+        return data[end:]
+
+    def read_body(self, data: bytes) -> bytes:
+        """Read the body, or a part of it, into `body`.
+
+        Returns:
+            the bytes behind the request; empty while it is incomplete.
+
+        Raises:
+            RefusedError: the body's framing is malformed, or far larger than its content.
+        """
+        if self._left < 0:
+            return self._read_chunks(data)
+        rest = data[self._left :]
+        piece = data[: self._left] if rest else data
+        self._left -= len(piece)
+        self._feed(piece)
+        if self.is_complete != (self._left == 0):
+            raise RefusedError(400, "the length of the body is ambiguous")
+        return rest
+
+    def take_body(self) -> bytes:
+        """Hand over the part of the body that has arrived."""
+        body, self.body = self.body, b""
+        return bytes(body)
+
+    def _parse_head(self, head: bytes) -> None:
+        self._found = []
+        self._url = b""
+        self.is_complete = False
+        try:
+            self._feed(head)
+        except httptools.HttpParserUpgrade:
+            if self._parser.get_method() == b"CONNECT":
+                self.keep_alive = False  # bytes behind it would belong to the tunnel that is not opened
+            else:
+                # Nothing here speaks another protocol. The request is the same without the offer (RFC 9110, 7.8).
+                self._parser = httptools.HttpRequestParser(self)
+                self._parse_head(_UPGRADE.sub(b"", head))
+                return
+        self.method = self._parser.get_method()
+        self.version = self._parser.get_http_version()
+        known = dict(self.fields)
+        check_fields(self.fields, known, self.version)
+        self.target = ROOT if self._url == b"/" and self.method != b"CONNECT" else split_target(self.method, self._url)
+        if self.target.host is not None:
+            self.fields = [(b"host", self.target.host), *(field for field in self.fields if field[0] != b"host")]
+        if self.is_complete:
+            return
+        self.expects_continue = known.get(b"expect", b"").lower() == b"100-continue" and self.version != "1.0"
+        length = known.get(b"content-length")
+        if length is not None:
+            self._left = int(length)
+        elif b"transfer-encoding" in known:
+            self._left = -1
+            self._wire = self._size = 0
+            self._tail = b""
+        else:
+            raise RefusedError(400, "the length of the body is ambiguous")
+
+    def _read_chunks(self, data: bytes) -> bytes:
+        """A chunked request ends with an empty line, like a head. The parser does not say where a request ends, so it
+        gets the bytes up to an empty line at a time."""
+        known = len(self._tail)
+        joined = self._tail + data
+        view = memoryview(joined)
+        begin = known
+        while begin < len(joined) and not self.is_complete:
+            found = joined.find(_END, max(begin - 3, 0))
+            end = found + 4 if found >= 0 else len(joined)
+            self._feed(view[begin:end])
+            self._wire += end - begin
+            begin = end
+            if self._wire - self._size > MAX_HEAD + _CHUNK_OVERHEAD * self._size:
+                raise RefusedError(400, "the framing of the chunked body is far larger than the body")
+        if self.is_complete and not _NOT_IN_TRAILERS.isdisjoint(name for name, _ in self._found):
+            raise RefusedError(400, "the trailer of the request has a field that belongs into its head")
+        self._tail = joined[-3:]
+        return joined[begin:]
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserInvalidMethodError:
+            raise RefusedError(501, "the method of the request is not known") from None
+        except httptools.HttpParserUpgrade:
+            raise
+        except httptools.HttpParserError as error:
+            raise RefusedError(400, f"the request is not valid HTTP/1.1: {error}") from None
+
+    # Called by the parser.
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if b"_" not in name:
+            self._found.append((name.lower(), value.rstrip()))
+
+    def on_headers_complete(self) -> None:
+        self.fields, self._found = self._found, []
+        self.keep_alive = self._parser.should_keep_alive()
+        self.expects_continue = False
+
+    def on_body(self, part: bytes) -> None:
+        self._size += len(part)
+        if not self.body:
+            self.body = part
+        elif isinstance(self.body, bytearray):
+            self.body += part
+        else:
+            self.body = bytearray(self.body) + part
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
