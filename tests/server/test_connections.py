@@ -14,7 +14,7 @@ import pytest
 from bus_core.data_plane.server import ASGIApp, Connections, Limits, bind, serve
 from bus_core.model.errors import ConfigurationError
 from tests.server.serving import Echo, connect, serving
-from tests.support import raw, request, wait_for
+from tests.support import request, wait_for
 
 
 @pytest.mark.parametrize("data", [b"", b"POST / HT", b"POST / HTTP/1.1\r\nHost: a\r\nx: "])

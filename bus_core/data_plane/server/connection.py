@@ -242,8 +242,7 @@ class Connection(asyncio.Protocol):
         self._leave()
         if self._state is _BODY or self._reader.has_begun:
             self.write(_FULL)
-        self._state = _CLOSING
-        self._transport.close()
+        self._linger()
 
     def expire(self) -> None:
         if self._state is _BODY:
