@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from enum import Enum, auto
 from typing import cast
 
@@ -129,15 +130,15 @@ class Connection(asyncio.Protocol):
         else:
             self._state = _BODY
             registry.idle.pop(self, None)
-            registry.bodies[self] = registry.loop.time()
+            registry.bodies[self] = time.monotonic()
         if rest:
             self._hold(rest)
-        method, target = reader.method.decode("ascii"), reader.target
+        target = reader.target
         scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": reader.version,
-            "method": method,
+            "method": reader.method.decode("ascii"),
             "scheme": "http",
             "path": target.path,
             "raw_path": target.raw_path,
@@ -147,13 +148,7 @@ class Connection(asyncio.Protocol):
             "server": self._server,
             "client": self._client,
         }
-        self._exchange = Exchange(
-            self,
-            is_last=not reader.keep_alive,
-            is_head=method == "HEAD",
-            is_1_0=reader.version == "1.0",
-            expects_continue=reader.expects_continue,
-        )
+        self._exchange = Exchange(self, reader)
         self._exchange.start(self._app, scope, registry.loop)
 
     def _read_body(self, data: bytes) -> None:
@@ -194,15 +189,9 @@ class Connection(asyncio.Protocol):
     def is_ending(self) -> bool:
         return self._registry.is_stopping or self._state is _CLOSING
 
-    @property
-    def is_body_complete(self) -> bool:
-        return self._reader.is_complete
-
-    def take_body(self) -> bytes:
-        body = self._reader.take_body()
+    def body_taken(self) -> None:
         if self._state is _BODY:
             self._transport.resume_reading()
-        return body
 
     def write(self, data: bytes) -> None:
         if self._state is not _CLOSING:
@@ -231,7 +220,7 @@ class Connection(asyncio.Protocol):
             self._close()
         else:
             self._state = _HEAD
-            self._registry.idle[self] = self._registry.loop.time()
+            self._registry.idle[self] = time.monotonic()
             if self._held and not self._write_paused:
                 # Other connections have their turn first: a sender that pipelines must not have the loop to itself.
                 self._registry.loop.call_soon(self._read_held)

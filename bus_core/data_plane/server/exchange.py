@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Protocol
 
+from bus_core.data_plane.server.request import RequestReader
 from bus_core.data_plane.server.response import (
     CONTINUE,
     LAST_CHUNK,
@@ -14,6 +15,7 @@ from bus_core.data_plane.server.response import (
     answer_head,
     begun_answer,
     chunk,
+    connection_header,
     whole_answer,
 )
 from bus_core.data_plane.server.service import ASGIApp, Scope
@@ -26,11 +28,8 @@ class Line(Protocol):
     def is_ending(self) -> bool:
         """The server takes no other request on it."""
 
-    @property
-    def is_body_complete(self) -> bool: ...
-
-    def take_body(self) -> bytes:
-        """The part of the request's body that has arrived since the last call."""
+    def body_taken(self) -> None:
+        """The application has received the part of the body that had arrived."""
 
     def write(self, data: bytes) -> None:
         """Send bytes. Does nothing after the sender has gone."""
@@ -55,12 +54,11 @@ class Exchange:
         "_expects_continue",
         "_gone",
         "_head",
-        "_is_1_0",
-        "_is_head",
+        "_in_chunks",
         "_left",
         "_line",
-        "_parts",
         "_read",
+        "_request",
         "_task",
         "_waiter",
         "has_begun",
@@ -68,21 +66,20 @@ class Exchange:
         "is_last",
     )
 
-    def __init__(self, line: Line, *, is_last: bool, is_head: bool, is_1_0: bool, expects_continue: bool) -> None:
+    def __init__(self, line: Line, request: RequestReader) -> None:
         self._line = line
-        self._is_head = is_head
-        self._is_1_0 = is_1_0
-        self._expects_continue = expects_continue
+        self._request = request
+        self._expects_continue = request.expects_continue
         self._read = False  # the application has received the whole body
         self._gone = False
         self._waiter: asyncio.Future[None] | None = None
         self._head: AnswerHead | None = None
-        self._parts: bool = False  # the answer is sent in pieces
+        self._in_chunks = False  # the answer is sent in chunks
         self._left = -1  # bytes of its body that are to come, by its Content-Length
         self._task: asyncio.Task[None] | None = None
         self.has_begun = False
         self.is_answered = False
-        self.is_last = is_last
+        self.is_last = not request.keep_alive
 
     def start(self, app: ASGIApp, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
         """Run the application in a task of its own."""
@@ -114,9 +111,11 @@ class Exchange:
 
     async def _receive(self) -> Mapping[str, Any]:
         while not self._read and not self._gone:
-            body = self._line.take_body()
-            self._read = self._line.is_body_complete
+            body = self._request.take_body()
+            self._read = self._request.is_complete
             if body or self._read:
+                if not self._read:
+                    self._line.body_taken()
                 return {"type": "http.request", "body": body, "more_body": not self._read}
             if self._expects_continue and not self.has_begun:
                 self._expects_continue = False
@@ -144,34 +143,32 @@ class Exchange:
             self._write_piece(self._head, body, more)
             await self._line.writable()
             return
-        self._decide(self._head)
-        answer = whole_answer(
-            self._head,
-            body,
-            is_last=self.is_last,
-            keep_alive=self._is_1_0,
-            is_head=self._is_head,
-        )
+        answer = whole_answer(self._head, body, self._ending(self._head), self._request.method == b"HEAD")
         self.has_begun = self.is_answered = True
         self._line.write(answer)
 
-    def _decide(self, head: AnswerHead) -> None:
+    def _ending(self, head: AnswerHead) -> bytes:
         """Decide whether the connection goes on after this answer. A body that has not arrived is not waited for."""
-        self.is_last = self.is_last or head.says_close or self._line.is_ending or not self._line.is_body_complete
+        request = self._request
+        if self._line.is_ending or head.says_close or not request.is_complete:
+            self.is_last = True
+        is_1_0 = request.version == "1.0"
+        return connection_header(head, is_last=self.is_last, is_1_0=is_1_0) if self.is_last or is_1_0 else b""
 
     def _write_piece(self, head: AnswerHead, body: bytes, more: bool) -> None:
+        is_1_0, is_head = self._request.version == "1.0", self._request.method == b"HEAD"
         if not self.has_begun:
-            self._decide(head)
-            self._parts = head.has_body and head.length < 0 and not self._is_1_0 and not self._is_head
-            self.is_last = self.is_last or (self._is_1_0 and head.has_body and head.length < 0)
+            has_end = head.length >= 0 or not head.has_body
+            self._in_chunks = not has_end and not is_1_0 and not is_head
+            self.is_last = self.is_last or (is_1_0 and not has_end)
             self._left = head.length
+            self._line.write(begun_answer(head, self._ending(head), self._in_chunks))
             self.has_begun = True
-            self._line.write(begun_answer(head, is_last=self.is_last, keep_alive=self._is_1_0, chunked=self._parts))
-        if self._is_head or not head.has_body:
+        if is_head or not head.has_body:
             body = b""
         elif self._left >= 0:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError(f"the body of an answer is not as long as its Content-Length says ({head.length})")
-        self._line.write((chunk(body) + (b"" if more else LAST_CHUNK)) if self._parts else body)
+        self._line.write((chunk(body) + (b"" if more else LAST_CHUNK)) if self._in_chunks else body)
         self.is_answered = not more

@@ -88,10 +88,10 @@ def check_fields(fields: Fields, known: Mapping[bytes, bytes], version: str) -> 
     Raises:
         RefusedError: there are too many, or fields that must not be repeated or combined like this.
     """
-    if len(fields) > MAX_FIELDS:
-        raise RefusedError(431, f"the request has more than {MAX_FIELDS} header fields")
     if len(known) != len(fields) and sum(name == b"host" for name, _ in fields) > 1:
         raise RefusedError(400, "there are two Host headers")
+    if len(fields) > MAX_FIELDS:
+        raise RefusedError(431, f"the request has more than {MAX_FIELDS} header fields")
     if not _SPECIAL.isdisjoint(known):
         _check_special(fields, version)
 

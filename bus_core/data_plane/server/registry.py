@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import takewhile
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class Entry(Protocol):
 class Registry:
     """All connections of a worker. Use it on the event loop's thread only.
 
-    The dicts are ordered by the time in their values, which is the event loop's.
+    The dicts are ordered by the time in their values, which is of `time.monotonic`.
 
     Attributes:
         is_stopping: every answer closes its connection, so that senders look for another worker.
@@ -70,7 +71,7 @@ class Registry:
             self.forget(victim)
             victim.evict()
         self._open.add(connection)
-        self.fresh[connection] = self.loop.time()
+        self.fresh[connection] = time.monotonic()
         return True
 
     def forget(self, connection: Entry) -> None:
@@ -85,11 +86,11 @@ class Registry:
             oldest = next(iter(self._lingering))
             self.forget(oldest)
             oldest.drop()
-        self._lingering[connection] = self.loop.time() + seconds
+        self._lingering[connection] = time.monotonic() + seconds
 
     def sweep(self) -> None:
         """End what has taken too long. The worker's heartbeat calls this, in place of a timer for each connection."""
-        now = self.loop.time()
+        now = time.monotonic()
         limits = self._limits
         late = [one for one in _before(self.fresh, now - limits.header_timeout) if one not in self.bodies]
         late += _before(self.idle, now - limits.keepalive)
@@ -110,7 +111,7 @@ class Registry:
             connection.drop()
 
     def _complain(self, *, refused: bool) -> None:
-        now = self.loop.time()
+        now = time.monotonic()
         if now - self._complained > _COMPLAIN_EVERY:
             self._complained = now
             what = "answering new ones 503" if refused else "closing those without a complete request"

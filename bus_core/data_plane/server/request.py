@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import httptools
 
@@ -107,7 +108,10 @@ class RequestReader:
         rest = data[self._left :]
         piece = data[: self._left] if rest else data
         self._left -= len(piece)
-        self._feed(piece)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserError as error:
+            raise _refused(error) from None
         if self.is_complete != (self._left == 0):
             raise RefusedError(400, "the length of the body is ambiguous")
         return rest
@@ -115,32 +119,41 @@ class RequestReader:
     def take_body(self) -> bytes:
         """Hand over the part of the body that has arrived."""
         body, self.body = self.body, b""
-        return bytes(body)
+        return body if isinstance(body, bytes) else bytes(body)
 
     def _parse_head(self, head: bytes) -> None:
         self._found = []
         self._url = b""
         self.is_complete = False
+        parser = self._parser
         try:
-            self._feed(head)
+            parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            if self._parser.get_method() == b"CONNECT":
-                self.keep_alive = False  # bytes behind it would belong to the tunnel that is not opened
-            else:
+            if parser.get_method() != b"CONNECT":
                 # Nothing here speaks another protocol. The request is the same without the offer (RFC 9110, 7.8).
                 self._parser = httptools.HttpRequestParser(self)
                 self._parse_head(_UPGRADE.sub(b"", head))
                 return
-        self.method = self._parser.get_method()
-        self.version = self._parser.get_http_version()
-        known = dict(self.fields)
-        check_fields(self.fields, known, self.version)
-        self.target = ROOT if self._url == b"/" and self.method != b"CONNECT" else split_target(self.method, self._url)
-        if self.target.host is not None:
-            self.fields = [(b"host", self.target.host), *(field for field in self.fields if field[0] != b"host")]
-        if self.is_complete:
-            return
-        self.expects_continue = known.get(b"expect", b"").lower() == b"100-continue" and self.version != "1.0"
+            self.keep_alive = False  # bytes behind it would belong to the tunnel that is not opened
+        except httptools.HttpParserError as error:
+            raise _refused(error) from None
+        fields = self.fields
+        if b"_" in head or b" \r\n" in head or b"\t\r\n" in head:
+            fields[:] = [(name, value.rstrip()) for name, value in fields if b"_" not in name]
+        self.method = parser.get_method()
+        self.version = parser.get_http_version()
+        known = dict(fields)
+        check_fields(fields, known, self.version)
+        if self._url == b"/" and self.method != b"CONNECT":
+            self.target = ROOT
+        else:
+            self.target = split_target(self.method, self._url)
+            if self.target.host is not None:
+                fields[:] = [(b"host", self.target.host), *(field for field in fields if field[0] != b"host")]
+        if not self.is_complete:
+            self._expect_body(known)
+
+    def _expect_body(self, known: Mapping[bytes, bytes]) -> None:
         length = known.get(b"content-length")
         if length is not None:
             self._left = int(length)
@@ -150,6 +163,9 @@ class RequestReader:
             self._tail = b""
         else:
             raise RefusedError(400, "the length of the body is ambiguous")
+        expectation = known.get(b"expect")
+        if expectation is not None:
+            self.expects_continue = expectation.lower() == b"100-continue" and self.version != "1.0"
 
     def _read_chunks(self, data: bytes) -> bytes:
         """A chunked request ends with an empty line, like a head. The parser does not say where a request ends, so it
@@ -161,7 +177,10 @@ class RequestReader:
         while begin < len(joined) and not self.is_complete:
             found = joined.find(_END, max(begin - 3, 0))
             end = found + 4 if found >= 0 else len(joined)
-            self._feed(view[begin:end])
+            try:
+                self._parser.feed_data(view[begin:end])
+            except httptools.HttpParserError as error:
+                raise _refused(error) from None
             self._wire += end - begin
             begin = end
             if self._wire - self._size > MAX_HEAD + _CHUNK_OVERHEAD * self._size:
@@ -171,24 +190,13 @@ class RequestReader:
         self._tail = joined[-3:]
         return joined[begin:]
 
-    def _feed(self, data: bytes | memoryview) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserInvalidMethodError:
-            raise RefusedError(501, "the method of the request is not known") from None
-        except httptools.HttpParserUpgrade:
-            raise
-        except httptools.HttpParserError as error:
-            raise RefusedError(400, f"the request is not valid HTTP/1.1: {error}") from None
-
     # Called by the parser.
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if b"_" not in name:
-            self._found.append((name.lower(), value.rstrip()))
+        self._found.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.fields, self._found = self._found, []
@@ -206,3 +214,9 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         self.is_complete = True
+
+
+def _refused(error: httptools.HttpParserError) -> RefusedError:
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return RefusedError(501, "the method of the request is not known")
+    return RefusedError(400, f"the request is not valid HTTP/1.1: {error}")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import NamedTuple
 
 _BODILESS = (204, 304)
 _NAME = re.compile(rb"[!#$%&'*+.^`|~0-9A-Za-z_-]+")
@@ -18,26 +17,34 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-class AnswerHead(NamedTuple):
-    """The part of an answer's head that its status and headers determine.
+class AnswerHead:
+    """The part of an answer's head that its status and headers determine. Not thread-safe.
 
     Attributes:
-        status: the HTTP status code.
-        lines: status line and headers.
         length: the Content-Length that the application set; -1 without one.
         says_close: the application ends the connection.
-        has_date: the application set a Date.
+        has_body: the status allows a body.
     """
 
-    status: int
-    lines: bytes
-    length: int
-    says_close: bool
-    has_date: bool
+    __slots__ = ("_dated", "_has_date", "_lines", "_second", "has_body", "length", "says_close")
 
-    @property
-    def has_body(self) -> bool:
-        return self.status not in _BODILESS
+    def __init__(self, lines: bytes, length: int, *, says_close: bool, has_date: bool, has_body: bool) -> None:
+        self.length = length
+        self.says_close = says_close
+        self.has_body = has_body
+        self._lines = lines
+        self._has_date = has_date
+        self._second = 0
+        self._dated = lines
+
+    def lines(self) -> bytes:
+        """Status line and headers, with a Date. They are put together once a second."""
+        if not self._has_date:
+            second = int(time.time())
+            if second != self._second:
+                self._second = second
+                self._dated = self._lines + f"date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+        return self._dated
 
 
 def answer_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> AnswerHead:
@@ -69,54 +76,43 @@ def _encoded(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> AnswerHea
         says_close = says_close or (lower == b"connection" and value.lower() == b"close")
         has_date = has_date or lower == b"date"
         lines.append(b"%s: %s\r\n" % (name, value))
-    return AnswerHead(status, b"".join(lines), length, says_close, has_date)
+    has_body = status not in _BODILESS
+    return AnswerHead(b"".join(lines), length, says_close=says_close, has_date=has_date, has_body=has_body)
 
 
-def whole_answer(head: AnswerHead, body: bytes, *, is_last: bool, keep_alive: bool, is_head: bool) -> bytes:
+def whole_answer(head: AnswerHead, body: bytes, ending: bytes, is_head: bool) -> bytes:
     """An answer in one piece.
 
     Args:
         head: status and headers.
         body: its whole body.
-        is_last: the connection ends with it.
-        keep_alive: say so, which HTTP/1.0 needs.
+        ending: of `connection_header`.
         is_head: it answers a HEAD, and is sent without its body.
 
     Raises:
         RuntimeError: the body is not as long as its Content-Length says.
     """
-    lines = [head.lines]
-    if not head.has_date:
-        lines.append(_date_line(int(time.time())))
-    if head.status in _BODILESS:
-        body = b""
-    elif head.length < 0:
-        lines.append(b"content-length: %d\r\n" % len(body))
-    elif head.length != len(body) and not is_head:
-        raise RuntimeError(f"an answer has {len(body)} bytes, and its Content-Length says {head.length}")
-    if is_last:
-        if not head.says_close:
-            lines.append(b"connection: close\r\n")
-    elif keep_alive:
-        lines.append(b"connection: keep-alive\r\n")
-    lines.append(b"\r\n" if is_head else b"\r\n" + body)
-    return b"".join(lines)
+    length = head.length
+    if not head.has_body:
+        return head.lines() + ending + b"\r\n"
+    if length < 0:
+        ending = b"content-length: %d\r\n%s" % (len(body), ending)
+    elif length != len(body) and not is_head:
+        raise RuntimeError(f"an answer has {len(body)} bytes, and its Content-Length says {length}")
+    return b"%s%s\r\n%s" % (head.lines(), ending, b"" if is_head else body)
 
 
-def begun_answer(head: AnswerHead, *, is_last: bool, keep_alive: bool, chunked: bool) -> bytes:
-    """The head of an answer whose body follows in pieces."""
-    lines = [head.lines]
-    if not head.has_date:
-        lines.append(_date_line(int(time.time())))
-    if chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
+def begun_answer(head: AnswerHead, ending: bytes, chunked: bool) -> bytes:
+    """The head of an answer whose body follows in pieces. The arguments are those of `whole_answer`."""
+    coding = b"transfer-encoding: chunked\r\n" if chunked else b""
+    return b"%s%s%s\r\n" % (head.lines(), coding, ending)
+
+
+def connection_header(head: AnswerHead, *, is_last: bool, is_1_0: bool) -> bytes:
+    """The Connection header of an answer, where it needs one: HTTP/1.1 connections stay open without."""
     if is_last:
-        if not head.says_close:
-            lines.append(b"connection: close\r\n")
-    elif keep_alive:
-        lines.append(b"connection: keep-alive\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        return b"" if head.says_close else b"connection: close\r\n"
+    return b"connection: keep-alive\r\n" if is_1_0 else b""
 
 
 def chunk(piece: bytes) -> bytes:
@@ -130,7 +126,7 @@ def refusal(status: int, text: str, *, retry_after: int = 0) -> bytes:
     if retry_after:
         headers.append((b"retry-after", b"%d" % retry_after))
     head = answer_head(status, headers)
-    return whole_answer(head, f"{text}\n".encode(), is_last=True, keep_alive=False, is_head=False)
+    return whole_answer(head, f"{text}\n".encode(), b"", is_head=False)
 
 
 def _status_line(status: int) -> bytes:
@@ -139,8 +135,3 @@ def _status_line(status: int) -> bytes:
     except ValueError:
         phrase = ""
     return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
-
-
-@functools.lru_cache(maxsize=1)
-def _date_line(second: int) -> bytes:
-    return f"date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
