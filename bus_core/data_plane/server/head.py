@@ -18,12 +18,12 @@ MAX_HEAD = 64 * 1024
 Fields = list[tuple[bytes, bytes]]
 
 # RFC 9112, sections 3 and 5; RFC 9110, sections 5.1 and 5.5: single spaces in the request line, no space before a
-# colon, no folded line, no bare CR or LF, no control character but the tab.
+# colon, no folded line, no bare CR or LF, no control character but the tab. A method is in capitals.
 _HEAD = re.compile(
-    rb"[A-Z][!#$%&'*+.^`|~0-9A-Za-z_-]* [!-~]+ HTTP/1\.[01]\r\n"
+    rb"[A-Z][!$%&'*+.^`|~0-9A-Z_-]{2,19} [!-~]+ HTTP/1\.[01]\r\n"
     rb"(?:[!#$%&'*+.^`|~0-9A-Za-z_-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
-_LINE = re.compile(rb"[A-Z][!#$%&'*+.^`|~0-9A-Za-z_-]* [!-~]+ HTTP/1\.[01]\r\n")
+_LINE = re.compile(rb"[A-Z][!$%&'*+.^`|~0-9A-Z_-]{2,19} [!-~]+ HTTP/1\.[01]\r\n")
 _NEVER_VALID = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n|\n[ \t]")
 
 _SPECIAL = frozenset(

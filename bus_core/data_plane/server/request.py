@@ -91,7 +91,7 @@ class RequestReader:
         end += 4
         head = data if end == len(data) else data[:end]
         check_head(head)
-        self._parse_head(head)
+        self._read_fields(head)
         return data[end:]
 
     def read_body(self, data: bytes) -> bytes:
@@ -121,27 +121,12 @@ class RequestReader:
         body, self.body = self.body, b""
         return body if isinstance(body, bytes) else bytes(body)
 
-    def _parse_head(self, head: bytes) -> None:
-        self._found = []
-        self._url = b""
-        self.is_complete = False
-        parser = self._parser
-        try:
-            parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            if parser.get_method() != b"CONNECT":
-                # Nothing here speaks another protocol. The request is the same without the offer (RFC 9110, 7.8).
-                self._parser = httptools.HttpRequestParser(self)
-                self._parse_head(_UPGRADE.sub(b"", head))
-                return
-            self.keep_alive = False  # bytes behind it would belong to the tunnel that is not opened
-        except httptools.HttpParserError as error:
-            raise _refused(error) from None
+    def _read_fields(self, head: bytes) -> None:
+        self.method = self._parse(head)
+        self.version = self._parser.get_http_version()
         fields = self.fields
         if b"_" in head or b" \r\n" in head or b"\t\r\n" in head:
             fields[:] = [(name, value.rstrip()) for name, value in fields if b"_" not in name]
-        self.method = parser.get_method()
-        self.version = parser.get_http_version()
         known = dict(fields)
         check_fields(fields, known, self.version)
         if self._url == b"/" and self.method != b"CONNECT":
@@ -152,6 +137,34 @@ class RequestReader:
                 fields[:] = [(b"host", self.target.host), *(field for field in fields if field[0] != b"host")]
         if not self.is_complete:
             self._expect_body(known)
+
+    def _parse(self, head: bytes) -> bytes:
+        """Let the parser read a whole head.
+
+        Returns:
+            the method.
+        """
+        self._found = []
+        self._url = b""
+        self.is_complete = False
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            if self._parser.get_method() == b"CONNECT":
+                self.keep_alive = False  # bytes behind it would belong to the tunnel that is not opened
+                return b"CONNECT"
+            # Nothing here speaks another protocol. The request is the same without the offer (RFC 9110, section 7.8).
+            self._parser = httptools.HttpRequestParser(self)
+            return self._parse(_UPGRADE.sub(b"", head))
+        except httptools.HttpParserInvalidMethodError:
+            # llhttp knows the registered methods only. The framing of a request does not depend on its method.
+            self._parser = httptools.HttpRequestParser(self)
+            method, _, rest = head.partition(b" ")
+            self._parse(b"POST " + rest)
+            return method
+        except httptools.HttpParserError as error:
+            raise _refused(error) from None
+        return self._parser.get_method()
 
     def _expect_body(self, known: Mapping[bytes, bytes]) -> None:
         length = known.get(b"content-length")
@@ -217,6 +230,4 @@ class RequestReader:
 
 
 def _refused(error: httptools.HttpParserError) -> RefusedError:
-    if isinstance(error, httptools.HttpParserInvalidMethodError):
-        return RefusedError(501, "the method of the request is not known")
     return RefusedError(400, f"the request is not valid HTTP/1.1: {error}")
