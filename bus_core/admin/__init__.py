@@ -1,4 +1,4 @@
-"""The admin port: health and metrics. It is handed callables, reads through them, and commands nothing."""
+"""Admin: health and metrics over HTTP. It reads through callables, and commands nothing."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class AdminApp:
         for path, answer in zip(_PATHS, (self._answer_live, self._answer_ready, self._answer_metrics), strict=True):
             app.add_route(path, _Resource(answer))
         app.add_sink(_elsewhere, "/")
+        app.set_error_serializer(_write_error)
         self.asgi: Any = app
 
     async def _answer_live(self, resp: falcon.asgi.Response) -> None:
@@ -59,3 +60,9 @@ async def _elsewhere(req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: 
     resp.status = falcon.HTTP_404
     resp.content_type = "text/plain; charset=utf-8"
     resp.text = f"there are {', '.join(_PATHS)}\n"
+
+
+def _write_error(req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -> None:
+    """Falcon's own errors, such as 405, as text like all other answers. Their headers, such as Allow, are set."""
+    resp.content_type = "text/plain; charset=utf-8"
+    resp.text = f"{error.title}: read {', '.join(_PATHS)} with GET\n"

@@ -52,8 +52,7 @@ class Subscriber:
     async def stop(self, connections: Connections) -> None:
         connections.close_idle()
 
-    @property
-    def asgi(self) -> ASGIApp:
+    def app_at(self, address: tuple[str, int]) -> ASGIApp:
         return self._serve
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:

@@ -16,7 +16,7 @@ from bus_core.control_plane.monitor import Monitor
 from bus_core.data_plane.delivery import Delivery, LaneLimits
 from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.data_plane.receiver.receiver import MessageReceiver
-from bus_core.data_plane.server import Connections, by_port
+from bus_core.data_plane.server import ASGIApp, Connections
 from bus_core.driver.calls import DriverHooks
 from bus_core.driver.hookspecs import DriverContext
 from bus_core.host.admission import Admission
@@ -26,7 +26,6 @@ from bus_core.host.run_config import RunConfig
 from bus_core.host.shutdown import Parts, Shutdown
 from bus_core.host.upcalls import Upcalls
 from bus_core.model.headers import ForwardedHeaders
-from bus_core.model.resources import DISPATCHER
 
 
 class Host:
@@ -87,11 +86,14 @@ class Host:
             ),
             settings.drain_timeout,
         )
-        # Which application answers on which address.
-        apps = {admin[1]: admin_app.asgi}
-        if DISPATCHER in config.roles:
-            apps[events[1]] = receiver.asgi
-        self.asgi = by_port(apps)
+        self._admin = admin
+        self._admin_app = admin_app
+        self._receiver = receiver
+
+    def app_at(self, address: tuple[str, int]) -> ASGIApp:
+        """The admin pages for the admin socket, the receiver for the other one."""
+        app: ASGIApp = self._admin_app.asgi if address == self._admin else self._receiver.asgi
+        return app
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start watching. Returns at once; until the resources are read, events are answered 503."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.support import BusProcess, manifest, wait_for
+from tests.support import BUS, BusProcess, manifest, wait_for
 
 CHANNEL = "orders"
 HOST = f"{CHANNEL}.default"
@@ -24,12 +24,13 @@ def host(
     *options: str,
     channels: int = 1,
     suffix: str = "",
+    program: Path = BUS,
     **arguments: str,
 ) -> Iterator[BusProcess]:
     """A bus with so many channels, and so many subscriptions on each; the first channel is `CHANNEL`.
 
     Args:
-        suffix: of the subscriptions' names. arguments: of the subscriptions.
+        suffix: of the subscriptions' names. program: the `bus` to run. arguments: of the subscriptions.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "manifests"
@@ -43,7 +44,9 @@ def host(
                 spec = {"channel": channel, "subscriber": url(f"s{number}-{index}"), "arguments": listed}
                 objects.append(manifest("Subscription", f"{channel}-s{index}{suffix}", **spec))
         (folder / "all.yaml").write_text(yaml.safe_dump_all(objects))
-        process = BusProcess(folder, Path(name) / "state", "--driver", driver, *options, bus="default/bench")
+        process = BusProcess(
+            folder, Path(name) / "state", "--driver", driver, *options, bus="default/bench", program=program
+        )
         try:
             process.wait_ready(60)
             wait_for(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import falcon.asgi
@@ -15,10 +16,11 @@ import falcon.asgi
 from bus_core import ChannelReference, Message, MessageReceiver
 from bus_core.data_plane.server import ASGIApp, Connections, Limits, bind, serve_workers
 from tests.bench.bare import bare
+from tests.bench.fixed import fixed
 from tests.bench.floor import floor
 from tests.bench.hosts import HOST, host, quiet
 from tests.bench.machine import Nginx, cpu, nginx, wrk
-from tests.bench.report import Report, Spread, merge
+from tests.bench.report import Report, Spread, merge, ratio
 from tests.support import children, free_port, request, wait_for
 
 BODY = 256
@@ -30,13 +32,14 @@ def run(rounds: int, seconds: float) -> list[Report]:
     found = []
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(nginx())
-        ways: dict[str, Any] = {name: stack.enter_context(_serving(name)) for name in APPS}
+        ways: dict[str, Any] = {name: stack.enter_context(serving(name)) for name in APPS}
+        ways["fixed"] = stack.enter_context(fixed())
         ways |= {f"bus {count}": stack.enter_context(host("stub", count, sink.url)) for count in (0, 1, MANY)}
         ways |= {f"floor {count}": stack.enter_context(floor(sink.port, count)) for count in (1, MANY)}
         for number in range(rounds + 1):
             figures = {"exchange": bare(sink.port, BODY, 1)}
             for name, way in ways.items():
-                figures[name] = _cost(way, sink, seconds)
+                figures[name] = cost(way, sink, seconds)
             if number:
                 found.append(figures)
     by = merge(found)
@@ -53,11 +56,13 @@ def run(rounds: int, seconds: float) -> list[Report]:
     report.row("beside them: the system calls alone, one delivery", Spread.of(by["floor 1"]), "")
     each = [cost / MANY for cost in by[f"floor {MANY}"]]
     report.row(f"beside them: the same with {MANY}, each", Spread.of(each), "")
+    report.row("beside them: an asyncio server with fixed answers", Spread.of(by["fixed"]), "")
+    report.at_most("the server: CPU, of an asyncio server's with fixed answers", ratio(by["raw"], by["fixed"]), 2.3)
     return [report]
 
 
 STAGES = {
-    "raw": "gunicorn's asgi worker with an application of a few lines",
+    "raw": "the server with an application of a few lines",
     "falcon": "Falcon",
     "receiver": "MessageReceiver: headers, bounds, metrics",
     "bus 0": "bus and stub driver, no subscription",
@@ -65,7 +70,8 @@ STAGES = {
 }
 
 
-def _cost(way: Any, sink: Nginx, seconds: float) -> float:
+def cost(way: Any, sink: Nginx, seconds: float) -> float:
+    """Microseconds of CPU for each event that was accepted."""
     quiet(sink.count)
     pids = way.worker_pids()
     used = cpu(pids)
@@ -103,8 +109,11 @@ APPS = {"raw": lambda: _raw, "falcon": _falcon, "receiver": _receiver}
 
 
 class _Service:
-    def __init__(self, asgi: ASGIApp) -> None:
-        self.asgi = asgi
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def app_at(self, address: tuple[str, int]) -> ASGIApp:
+        return self._app
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing to start."""
@@ -113,12 +122,19 @@ class _Service:
         connections.close_idle()
 
 
-class _Serving:
-    """One of `APPS` as a process of its own, under the same server as the bus."""
+class Serving:
+    """One of `APPS` as a process of its own, under the same server as the bus.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: which.
+        checkout: the folder of the code, which holds its own `.venv`; "" for this one.
+    """
+
+    def __init__(self, name: str, checkout: str = "") -> None:
         self.events = f"127.0.0.1:{free_port()}"
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.bench.stages", name, self.events])
+        python = str(Path(checkout) / ".venv/bin/python") if checkout else sys.executable
+        command = [python, "-m", "tests.bench.stages", name, self.events]
+        self.process = subprocess.Popen(command, cwd=checkout or None)
 
     def worker_pids(self) -> list[int]:
         return children(self.process.pid)
@@ -130,8 +146,8 @@ class _Serving:
 
 
 @contextlib.contextmanager
-def _serving(name: str) -> Iterator[_Serving]:
-    process = _Serving(name)
+def serving(name: str, checkout: str = "") -> Iterator[Serving]:
+    process = Serving(name, checkout)
     try:
         wait_for(process.answers, 20, f"{name} answers")
         yield process

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tests.bench.bare import bare
+from tests.bench.floor import floor
 from tests.bench.hosts import HOST, drained, host, quiet
 from tests.bench.machine import Nginx, cpu, nginx, rss, wrk
 from tests.bench.plain import plain
@@ -38,6 +39,9 @@ def run(rounds: int, seconds: float) -> list[Report]:
         ways["ours, 1 subscription, 1 MiB"] = _way(ours[1], sink, 1, seconds, body=(1 << 20) - 1024)
         for count, other in theirs.items():
             ways[f"plain Python stack, {count} subscriptions"] = _way(other, sink, count, seconds)
+        floors = {count: stack.enter_context(floor(sink.port, count)) for count in (1, 10)}
+        for count, system_calls in floors.items():
+            ways[f"system calls alone, {count} subscriptions"] = _way(system_calls, sink, count, seconds)
         found = []
         for number in range(rounds + 1):
             figures: dict[str, float] = {"bare cpu": bare(sink.port, BODY, 1)}
@@ -89,9 +93,10 @@ def _report(by: dict[str, list[float]], names: list[str]) -> Report:
 
     report.at_least("1 subscription: delivered, of the plain stack", compare(one, theirs, "delivered"), 4)
     report.at_most("1 subscription: CPU, of the plain stack's", compare(one, theirs, "cpu"), 0.25)
-    report.at_most("1 subscription: CPU, of the bare exchange's", ratio(by[f"{one} cpu"], by["bare cpu"]), 3.2)
+    floors = {count: f"system calls alone, {count} subscriptions" for count in (1, 10)}
+    report.at_most("1 subscription: CPU, of the system calls' alone", compare(one, floors[1], "cpu"), 3.6)
     report.at_least("10 subscriptions: delivered, of one", compare(ten, one, "delivered"), 1.6)
-    report.at_most("10 subscriptions: CPU, of the bare exchange's", ratio(by[f"{ten} cpu"], by["bare cpu"]), 1.3)
+    report.at_most("10 subscriptions: CPU, of the system calls' alone", compare(ten, floors[10], "cpu"), 1.9)
     report.at_most("100 subscriptions: CPU, of ten's", compare(many, ten, "cpu"), 1.1)
     report.at_most("16 KiB: CPU, of 256 B", compare("ours, 1 subscription, 16 KiB", one, "cpu"), 1.5)
     report.at_least("2 workers: delivered, of one", compare("ours, 1 subscription, 2 workers", one, "delivered"), 0.9)

@@ -39,7 +39,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bus_core/host/host.py", "import gunicorn", "only server imports gunicorn"),
         ("bus_core/deploy/__init__.py", "import gunicorn", "only server imports gunicorn"),
         ("bus_core/control_plane/cluster/paths.py", "import falcon", "only receiver and admin import falcon"),
-        ("bus_core/control_plane/cluster/paths.py", "import httptools", "only dispatch imports httptools"),
+        ("bus_core/control_plane/cluster/paths.py", "import httptools", "only dispatch and server import httptools"),
         (
             "bus_core/control_plane/monitor/applied_state.py",
             "import prometheus_client",

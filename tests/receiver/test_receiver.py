@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import falcon.asgi
 import pytest
 
 from bus_core import (
@@ -27,7 +26,6 @@ from bus_core import (
     TemporaryError,
     UnknownChannelError,
 )
-from bus_core.data_plane.server import Connections, bind, serve
 from tests.support import raw, request, wait_for
 
 
@@ -259,43 +257,21 @@ def test_refuse_and_drained_let_what_was_begun_end() -> None:
     assert statuses == [202]
 
 
-def test_it_mounts_in_an_application_of_somebody_else() -> None:
-    got: list[bytes] = []
-
-    async def take(channel: ChannelReference, message: Message) -> None:
-        got.append(message.payload)
-
-    class Events:
-        on_post = MessageReceiver(take, max_body_bytes=10).handle_request
-
-    class Other:
-        async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-            resp.text = "theirs"
-
-    app: Any = falcon.asgi.App()
-    app.add_route("/events", Events())
-    app.add_route("/other", Other())
-
-    class Service:
-        asgi = app
-
-        def start(self, loop: asyncio.AbstractEventLoop) -> None:
-            """Nothing to start."""
-
-        async def stop(self, connections: Connections) -> None:
-            connections.close_idle()
-
-    stop = threading.Event()
-    with bind("127.0.0.1:0") as listener:
-        thread = threading.Thread(target=serve, args=(Service(), [listener], stop))
+def test_a_second_run_of_one_receiver_works_like_the_first() -> None:
+    threads: list[str] = []
+    receiver = MessageReceiver(
+        lambda channel, message: threads.append(threading.current_thread().name), bind="127.0.0.1:0"
+    )
+    for _ in range(3):
+        stop = threading.Event()
+        thread = threading.Thread(target=MessageReceiver.run, args=(receiver, stop))
         thread.start()
-        where = f"127.0.0.1:{listener.getsockname()[1]}"
         try:
-            assert request(where, path="/events", host="a.b", body=b"mounted").status == 202
-            assert request(where, path="/events", host="a.b", body=b"x" * 11).status == 413
-            assert request(where, path="/events", host="nodot").status == 400
-            assert request(where, "GET", "/other", body=None).text == "theirs"
+            assert receiver.listening.wait(5)
+            assert request(address(receiver), host="a.b").status == 202
         finally:
             stop.set()
-            thread.join(5)
-    assert got == [b"mounted"]
+            thread.join(10)
+            assert not thread.is_alive()
+    assert len(threads) == 3
+    assert all(name.startswith("receive") for name in threads)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from bus_core.data_plane.server import Connections, Limits, Service, bind, serve
+from bus_core.data_plane.server import ASGIApp, Connections, Limits, Service, bind, serve
 
 S = TypeVar("S", bound=Service)
 
@@ -30,7 +30,10 @@ class Echo:
         connections.close_idle()
         self.stopped.set()
 
-    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+    def app_at(self, address: tuple[str, int]) -> ASGIApp:
+        return self._answer
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
         while True:
             event = await receive()

@@ -37,7 +37,10 @@ class Slow:
         connections.close_idle()
         await asyncio.sleep(0.5)
 
-    async def asgi(self, scope, receive, send):
+    def app_at(self, address):
+        return self.answer
+
+    async def answer(self, scope, receive, send):
         await receive()
         text = f"{os.getpid()} {Slow.stopping}"
         if scope["path"] == "/slow":

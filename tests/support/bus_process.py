@@ -43,12 +43,13 @@ class BusProcess:
         *arguments: str,
         bus: str = "default/demo",
         env: Mapping[str, str] | None = None,
+        program: Path = BUS,
     ) -> None:
         self.workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
         self.namespace = bus.rpartition("/")[0] or "default"
         self.events = f"127.0.0.1:{free_port()}"
         self.admin = f"127.0.0.1:{free_port()}"
-        command = [str(BUS), "run", "--bus", bus]
+        command = [str(program), "run", "--bus", bus]
         if manifests is not None:
             command += ["--manifests", str(manifests), "--state-dir", str(state)]
         command += ["--bind", self.events, "--admin-bind", self.admin, *arguments]

@@ -1,1 +1,1 @@
-"""The receiver: takes events in over HTTP and hands each one to a function."""
+"""Receiver: takes events in over HTTP and hands each one to a function."""

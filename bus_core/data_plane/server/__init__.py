@@ -1,19 +1,16 @@
-"""The HTTP server: gunicorn's asgi worker, in processes of its own or on a thread. The only importer of gunicorn.
+"""Server: HTTP/1.1 for ASGI applications, in worker processes or on a thread. It knows no bus.
 
-It knows no bus.
+The way of a request: `serving.Server` accepts → `connection.Connection` → `request.RequestReader` (on `head`, `target`)
+→ `exchange.Exchange` runs the application → `response` makes the answer's bytes. `registry.Registry` holds the limits.
+This package is the only importer of gunicorn, whose master `arbiter` and `worker` use.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-from collections.abc import Sequence
-
 from bus_core.data_plane.server.arbiter import serve_workers
 from bus_core.data_plane.server.service import ASGIApp, Connections, Limits, Receive, Scope, Send, Service
-from bus_core.data_plane.server.sockets import bind, by_port, raise_file_limit
-from bus_core.data_plane.server.worker import Log, ThreadWorker, make_config
+from bus_core.data_plane.server.sockets import bind
+from bus_core.data_plane.server.thread import serve
 
 __all__ = [
     "ASGIApp",
@@ -24,18 +21,6 @@ __all__ = [
     "Send",
     "Service",
     "bind",
-    "by_port",
     "serve",
     "serve_workers",
 ]
-
-_LIMITS = Limits()
-
-
-def serve(service: Service, sockets: Sequence[socket.socket], stop: threading.Event, limits: Limits = _LIMITS) -> None:
-    """Serve in this process, on the calling thread, with no signal handlers, until `stop` is set and the service has
-    stopped. The sockets stay the caller's to close."""
-    raise_file_limit(limits)
-    config = make_config(limits)
-    worker = ThreadWorker(0, os.getppid(), list(sockets), None, 0, config, Log(config))
-    worker.serve_until(service, limits, stop)

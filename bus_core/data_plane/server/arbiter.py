@@ -1,8 +1,8 @@
-"""Worker processes below gunicorn's arbiter."""
+"""Server: gunicorn's master (its arbiter), which forks the workers, replaces those that die, and stops them."""
 
 from __future__ import annotations
 
-import gc
+import logging
 import os
 import signal
 import socket
@@ -11,25 +11,16 @@ from collections.abc import Callable, Sequence
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
 from gunicorn.errors import HaltServer
+from gunicorn.glogging import Logger
 
 from bus_core.data_plane.server.service import Limits, Service
 from bus_core.data_plane.server.sockets import raise_file_limit
-from bus_core.data_plane.server.worker import Worker, make_config
-from bus_core.model.errors import ConfigurationError
-from bus_core.telemetry import get_logger
-
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+from bus_core.data_plane.server.worker import STOPS, WorkerProcess
 
 USER_MISTAKE = 2
 FAILURE = 1
-
-GC_THRESHOLD = 50_000
-"""How many more objects than at the last look make the collector look for cycles. Hundreds of requests that wait for a
-broker's acknowledgement are tens of thousands of objects; at Python's 700 their traversal is a fifth of a worker's CPU
-(an event with Kafka, 128 in flight: 175 µs with 700, 149 µs with this)."""
-
-log = get_logger(__name__)
 
 
 def serve_workers(
@@ -68,42 +59,6 @@ def serve_workers(
     return 0
 
 
-class _ProcessWorker(Worker):
-    """A worker in a process of its own, below gunicorn's arbiter."""
-
-    app: _Application
-
-    def load_wsgi(self) -> None:
-        try:
-            self.prepare(self.app.factory(), self.app.limits)
-        except ConfigurationError as error:
-            log.error(str(error))
-            sys.exit(Arbiter.APP_LOAD_ERROR)
-        # What has been loaded stays, and need not be looked at again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 50)
-
-    def init_signals(self) -> None:
-        for number in self.SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        # All the same: Ctrl-C in a terminal reaches every worker, and the arbiter turns its own SIGINT into SIGQUIT.
-        for number in _STOPS:
-            self.loop.add_signal_handler(number, self._asked_to_stop)
-        self.loop.add_signal_handler(signal.SIGABRT, self.handle_abort_signal)
-        # On the running loop: uvloop forgets a signal that arrives before it runs.
-        self.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPS)
-
-    def _asked_to_stop(self) -> None:
-        self.wanted_stop.set()
-
-    def run(self) -> None:
-        try:
-            self.loop.run_until_complete(self._serve())
-        finally:
-            self._cleanup()
-
-
 class _Application(BaseApplication):  # type: ignore[misc]
     """Hands our settings to gunicorn, which reads neither its command line nor its environment this way."""
 
@@ -115,7 +70,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         limits: Limits,
         on_worker_exit: Callable[[int], None],
     ) -> None:
-        self.factory = factory
+        self._factory = factory
         self.limits = limits
         self._sockets = sockets
         self._workers = workers
@@ -123,12 +78,23 @@ class _Application(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        self.cfg = make_config(self.limits)
+        self.cfg = Config()
+        self.cfg.set("logger_class", _Log)
+        self.cfg.set("timeout", self.limits.worker_timeout)
+        self.cfg.set("graceful_timeout", int(self.limits.graceful_timeout) + 1)
+        self.cfg.set("control_socket_disable", True)
         self.cfg.set("workers", self._workers)
-        self.cfg.set("worker_class", _ProcessWorker)
+        self.cfg.set("worker_class", WorkerProcess)
         # The arbiter closes the descriptor it is given, so it gets one of its own.
         self.cfg.set("bind", [f"fd://{os.dup(sock.fileno())}" for sock in self._sockets])
-        self.cfg.set("child_exit", lambda _, worker: self._on_worker_exit(worker.pid))
+        self.cfg.set("child_exit", self._child_exit)
+
+    def make_service(self) -> Service:
+        """Called in each worker."""
+        return self._factory()
+
+    def _child_exit(self, server: Arbiter, worker: WorkerProcess) -> None:
+        self._on_worker_exit(worker.pid)
 
     def load(self) -> None:
         """Nothing: the worker makes its service itself."""
@@ -143,7 +109,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def spawn_worker(self) -> int:
         # Until a worker has handlers of its own it has the arbiter's, which would take a stop and forget it: the worker
         # would go on until it is killed. So a stop waits for it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             return int(super().spawn_worker())
         finally:
@@ -160,3 +126,12 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def kill_workers(self, sig: int) -> None:
         self.killed = self.killed or (sig == signal.SIGKILL and bool(self.WORKERS))
         super().kill_workers(sig)
+
+
+class _Log(Logger):  # type: ignore[misc]
+    """gunicorn's log as one more logger of the standard library. Its look is decided where logging is set up."""
+
+    def setup(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)

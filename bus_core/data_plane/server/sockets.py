@@ -1,16 +1,19 @@
-"""Listening: sockets for addresses, room for connections, and ports told apart."""
+"""Server: listening sockets, and the limit of open files."""
 
 from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Mapping
 
-from bus_core.data_plane.server.service import ASGIApp, Limits, Receive, Scope, Send
+from bus_core.data_plane.server.service import Limits
 from bus_core.model.errors import ConfigurationError
 from bus_core.telemetry import get_logger
 
+BACKLOG = 2048
+"""Connections that the kernel holds until they are accepted."""
+
 _SPARE_FILES = 256
+"""Open files beside the connections: closing connections, deliveries, manifests."""
 
 log = get_logger(__name__)
 
@@ -33,23 +36,13 @@ def bind(address: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(sockaddr)
-        listener.listen(2048)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
         hint = "stop the other program or choose another port" if "in use" in str(error) else "choose another address"
         raise ConfigurationError(f"cannot listen on {address}: {error.strerror or error}; {hint}") from None
     return listener
-
-
-def by_port(apps: Mapping[int, ASGIApp]) -> ASGIApp:
-    """One application that tells the ports apart on which it is reached. The socket says the port, not the request:
-    a forged Host does not lead from one to the other (measured)."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await apps[scope["server"][1]](scope, receive, send)
-
-    return app
 
 
 def raise_file_limit(limits: Limits) -> None:
