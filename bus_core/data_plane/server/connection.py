@@ -51,7 +51,6 @@ class State(Enum):
 _HEAD, _BODY, _BUSY, _CLOSING = State
 
 
-# wide: what asyncio, the parser and an application share of one connection; each of them has a file of its own.
 class Connection(asyncio.Protocol):
     """A connection. One request at a time is worked on; the next ones wait in `_held`."""
 

@@ -51,7 +51,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_expects_continue",
         "_gone",
         "_head",
         "_in_chunks",
@@ -69,7 +68,6 @@ class Exchange:
     def __init__(self, line: Line, request: RequestReader) -> None:
         self._line = line
         self._request = request
-        self._expects_continue = request.expects_continue
         self._read = False  # the application has received the whole body
         self._gone = False
         self._waiter: asyncio.Future[None] | None = None
@@ -117,8 +115,8 @@ class Exchange:
                 if not self._read:
                     self._line.body_taken()
                 return {"type": "http.request", "body": body, "more_body": not self._read}
-            if self._expects_continue and not self.has_begun:
-                self._expects_continue = False
+            if self._request.expects_continue and not self.has_begun:
+                self._request.expects_continue = False
                 self._line.write(CONTINUE)
             await self._wait()
         while not self._gone:

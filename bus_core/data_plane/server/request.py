@@ -25,6 +25,7 @@ _NOT_IN_TRAILERS = frozenset((b"host", b"content-length", b"transfer-encoding"))
 _UPGRADE = re.compile(rb"\r\n(?i:upgrade):[^\r]*")
 
 
+# wide: one object is filled by the parser's callbacks and read by the exchange.
 class RequestReader:
     """Reads requests. Not thread-safe. After a `RefusedError` the reader is spent, like the connection.
 
