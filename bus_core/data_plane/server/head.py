@@ -19,10 +19,12 @@ Fields = list[tuple[bytes, bytes]]
 
 # RFC 9112, sections 3 and 5; RFC 9110, sections 5.1 and 5.5: single spaces in the request line, no space before a
 # colon, no folded line, no bare CR or LF, no control character but the tab. A method is in capitals.
-_HEAD = re.compile(
+HEAD = re.compile(
     rb"[A-Z][!$%&'*+.^`|~0-9A-Z_-]{2,19} [!-~]+ HTTP/1\.(?:1|(0))\r\n"
     rb"(?:[!#$%&'*+.^`|~0-9A-Za-z_-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
+"""A whole head. Its group is set if the version is 1.0."""
+
 _LINE = re.compile(rb"[A-Z][!$%&'*+.^`|~0-9A-Z_-]{2,19} [!-~]+ HTTP/1\.[01]\r\n")
 _NEVER_VALID = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n|\n[ \t]")
 
@@ -44,21 +46,6 @@ class RefusedError(Exception):
         self.status = status
 
 
-def find_head(data: bytes) -> tuple[int, str] | None:
-    """Find a head that has arrived in one piece and is no longer than one line may be.
-
-    Args:
-        data: the bytes that have arrived.
-
-    Returns:
-        the length of the head, and its version of HTTP; None for any other head, which `check_head` is for.
-    """
-    found = _HEAD.match(data)
-    if found is None or (end := found.end()) > MAX_LINE:
-        return None
-    return end, "1.0" if found.lastindex else "1.1"
-
-
 def check_head(head: bytes) -> str:
     """Check a complete request head, from its first byte to its empty line.
 
@@ -70,7 +57,7 @@ def check_head(head: bytes) -> str:
     """
     if len(head) > MAX_LINE:
         _check_sizes(head)
-    found = _HEAD.fullmatch(head)
+    found = HEAD.fullmatch(head)
     if found is None:
         raise RefusedError(400, "the request head is not valid HTTP/1.1")
     return "1.0" if found.lastindex else "1.1"

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import httptools
 
 from bus_core.data_plane.server.head import (
+    HEAD,
     MAX_HEAD,
+    MAX_LINE,
     Fields,
     RefusedError,
     check_beginning,
     check_fields,
     check_head,
-    find_head,
 )
 from bus_core.data_plane.server.target import ROOT, split_target
 
@@ -78,10 +79,9 @@ class RequestReader:
         Raises:
             RefusedError: the request is malformed, or beyond a bound.
         """
-        found = None if self._partial else find_head(data)
-        if found is None:
+        if self._partial or (found := HEAD.match(data)) is None or (end := found.end()) > MAX_LINE:
             return self._collect_head(data)
-        end, self.version = found
+        self.version = "1.0" if found.lastindex else "1.1"
         self._read_fields(data[:end])
         return data[end:]
 
