@@ -12,16 +12,18 @@ from bus_core.data_plane.server import Receive
 from bus_core.model.errors import MessageTooLargeError
 
 
-class TruncatedBodyError(Exception):
-    """The sender went away before the body was complete."""
+class BodyError(Exception):
+    """The body of an event did not arrive whole, or not in time. The connection is of no more use.
 
+    Attributes:
+        status: the HTTP status code of the answer.
+        reason: the label of the metric.
+    """
 
-class SlowBodyError(Exception):
-    """The body took too long. This is no TimeoutError, because a driver may raise that as well."""
-
-
-class LengthRequiredError(Exception):
-    """The body has no Content-Length, and the application does not show where it ends."""
+    def __init__(self, status: int, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.reason = reason
 
 
 class EventRequest(falcon.asgi.Request):
@@ -59,24 +61,23 @@ async def read_body(req: falcon.asgi.Request, cap: int, length: int, timeout: fl
         timeout: seconds for the part that has not arrived yet.
 
     Raises:
-        TruncatedBodyError: the sender went away first.
+        BodyError: the sender went away first, the rest did not come in time, or the end of the body cannot be told from
+            its truncation.
         MessageTooLargeError: more than `cap` bytes came.
-        SlowBodyError: the rest did not come in time.
-        LengthRequiredError: the end of the body cannot be told from its truncation.
     """
     if not isinstance(req, EventRequest):
         body = await _read_stream(req, length, timeout)
     else:
         event = req.first_event or await req.receive_event()
         if event["type"] != "http.request":
-            raise TruncatedBodyError
+            raise _truncated()
         body = event.get("body", b"")
         if event.get("more_body", False):
             body = await _read_rest(req.receive_event, body, cap, timeout)
     if len(body) > cap:
         raise MessageTooLargeError(f"the event is larger than the {cap} bytes that are taken")
     if length >= 0 and len(body) != length:
-        raise TruncatedBodyError
+        raise _truncated()
     return body
 
 
@@ -86,9 +87,9 @@ async def _read_stream(req: falcon.asgi.Request, length: int, timeout: float) ->
             if length >= 0:
                 return await req.stream.read()
             if await req.stream.read(1):
-                raise LengthRequiredError
+                raise BodyError(411, "invalid", "this application takes events with a Content-Length only")
     except TimeoutError:
-        raise SlowBodyError from None
+        raise _slow(timeout) from None
     return b""
 
 
@@ -105,13 +106,21 @@ async def _read_rest(receive: Receive, first: bytes, cap: int, timeout: float) -
                 if size > cap:
                     raise MessageTooLargeError(f"the event is larger than the {cap} bytes that are taken")
                 if now() > deadline:
-                    raise SlowBodyError
+                    raise _slow(timeout)
                 event = await receive()
                 if event["type"] != "http.request":
-                    raise TruncatedBodyError
+                    raise _truncated()
                 parts.append(event.get("body", b""))
                 size += len(parts[-1])
                 more = event.get("more_body", False)
     except TimeoutError:
-        raise SlowBodyError from None
+        raise _slow(timeout) from None
     return b"".join(parts)
+
+
+def _truncated() -> BodyError:
+    return BodyError(400, "truncated", "the body ended before it was complete")
+
+
+def _slow(timeout: float) -> BodyError:
+    return BodyError(408, "timeout", f"the body took longer than {timeout:g} seconds")

@@ -27,15 +27,15 @@ class EventFunction:
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
-    async def call(self, channel: ChannelReference, message: Message) -> None:
-        if self._is_async:
-            accepted = self._function(channel, message)
-        else:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="receive")
-            loop = asyncio.get_running_loop()
-            accepted = await loop.run_in_executor(self._pool, self._function, channel, message)
-        if accepted is not None and inspect.isawaitable(accepted):  # a plain function may wrap a coroutine function
+    def call(self, channel: ChannelReference, message: Message) -> Awaitable[None] | None:
+        """Call the function. The result, unless it is None, is to be awaited."""
+        return self._function(channel, message) if self._is_async else self._call_on_thread(channel, message)
+
+    async def _call_on_thread(self, channel: ChannelReference, message: Message) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="receive")
+        accepted = await asyncio.get_running_loop().run_in_executor(self._pool, self._function, channel, message)
+        if inspect.isawaitable(accepted):  # a plain function may wrap a coroutine function
             await accepted
 
     def close(self) -> None:

@@ -14,13 +14,7 @@ import falcon.asgi
 from bus_core import telemetry
 from bus_core.data_plane.receiver.answers import refuse
 from bus_core.data_plane.receiver.application import EventApplication, too_large
-from bus_core.data_plane.receiver.body import (
-    EventRequest,
-    LengthRequiredError,
-    SlowBodyError,
-    TruncatedBodyError,
-    read_body,
-)
+from bus_core.data_plane.receiver.body import BodyError, EventRequest, read_body
 from bus_core.data_plane.receiver.function import EventFunction, ReceiverFunc
 from bus_core.data_plane.server import ASGIApp, Connections, Limits, bind, serve
 from bus_core.model.addresses import format_address
@@ -158,7 +152,9 @@ class MessageReceiver:
             if length > self._cap:
                 raise MessageTooLargeError(too_large(length, self._cap))
             body = await read_body(req, self._cap, length, self._body_timeout)
-            await self._function.call(channel, Message(headers, body))
+            accepted = self._function.call(channel, Message(headers, body))
+            if accepted is not None:
+                await accepted
         except UnknownChannelError as error:
             refuse(resp, 404, "unknown_channel", str(error) or "there is no such channel")
         except MessageTooLargeError as error:
@@ -167,12 +163,8 @@ class MessageReceiver:
             refuse(resp, 400, "invalid", str(error) or "the event is malformed")
         except TemporaryError as error:
             refuse(resp, 503, "busy", str(error) or "the bus is busy", retry_after=error.retry_after)
-        except TruncatedBodyError:
-            refuse(resp, 400, "truncated", "the body ended before it was complete", close=True)
-        except SlowBodyError:
-            refuse(resp, 408, "timeout", f"the body took longer than {self._body_timeout:g} seconds", close=True)
-        except LengthRequiredError:
-            refuse(resp, 411, "invalid", "this application takes events with a Content-Length only", close=True)
+        except BodyError as error:
+            refuse(resp, error.status, error.reason, str(error), close=True)
         except (asyncio.CancelledError, concurrent.futures.CancelledError):
             if self._must_end():
                 raise

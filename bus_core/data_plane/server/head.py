@@ -19,10 +19,12 @@ Fields = list[tuple[bytes, bytes]]
 
 # RFC 9112, sections 3 and 5; RFC 9110, sections 5.1 and 5.5: single spaces in the request line, no space before a
 # colon, no folded line, no bare CR or LF, no control character but the tab. A method is in capitals.
-_HEAD = re.compile(
-    rb"[A-Z][!$%&'*+.^`|~0-9A-Z_-]{2,19} [!-~]+ HTTP/1\.[01]\r\n"
+HEAD = re.compile(
+    rb"[A-Z][!$%&'*+.^`|~0-9A-Z_-]{2,19} [!-~]+ HTTP/1\.(?:1|(0))\r\n"
     rb"(?:[!#$%&'*+.^`|~0-9A-Za-z_-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
+"""A whole head. Its group is set if the version is 1.0."""
+
 _LINE = re.compile(rb"[A-Z][!$%&'*+.^`|~0-9A-Z_-]{2,19} [!-~]+ HTTP/1\.[01]\r\n")
 _NEVER_VALID = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n|\n[ \t]")
 
@@ -44,16 +46,21 @@ class RefusedError(Exception):
         self.status = status
 
 
-def check_head(head: bytes) -> None:
+def check_head(head: bytes) -> str:
     """Check a complete request head, from its first byte to its empty line.
+
+    Returns:
+        its version of HTTP, "1.0" or "1.1".
 
     Raises:
         RefusedError: the head violates the grammar or a bound.
     """
     if len(head) > MAX_LINE:
         _check_sizes(head)
-    if _HEAD.fullmatch(head) is None:
+    found = HEAD.fullmatch(head)
+    if found is None:
         raise RefusedError(400, "the request head is not valid HTTP/1.1")
+    return "1.0" if found.lastindex else "1.1"
 
 
 def check_beginning(head: bytes | bytearray, since: int) -> None:
@@ -88,10 +95,10 @@ def check_fields(fields: Fields, known: Mapping[bytes, bytes], version: str) -> 
     Raises:
         RefusedError: there are too many, or fields that must not be repeated or combined like this.
     """
-    if len(known) != len(fields) and sum(name == b"host" for name, _ in fields) > 1:
-        raise RefusedError(400, "there are two Host headers")
     if len(fields) > MAX_FIELDS:
         raise RefusedError(431, f"the request has more than {MAX_FIELDS} header fields")
+    if len(known) != len(fields) and sum(name == b"host" for name, _ in fields) > 1:
+        raise RefusedError(400, "there are two Host headers")
     if not _SPECIAL.isdisjoint(known):
         _check_special(fields, version)
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import httptools
 
 from bus_core.data_plane.server.head import (
+    HEAD,
     MAX_HEAD,
+    MAX_LINE,
     Fields,
     RefusedError,
     check_beginning,
@@ -77,22 +79,10 @@ class RequestReader:
         Raises:
             RefusedError: the request is malformed, or beyond a bound.
         """
-        if self._partial or data[:2] == b"\r\n" or (end := data.find(_END)) < 0:
-            known = len(self._partial)
-            self._partial += data
-            # RFC 9112, section 2.2: an empty line before the request line is skipped.
-            begin = 2 if self._partial[:2] == b"\r\n" else 0
-            end = self._partial.find(_END, max(begin, known - 3))
-            if end < 0:
-                if len(self._partial) > begin:
-                    check_beginning(self._partial[begin:] if begin else self._partial, max(known - begin, 0))
-                return None
-            data, self._partial = bytes(self._partial[begin:]), bytearray()
-            end -= begin
-        end += 4
-        head = data if end == len(data) else data[:end]
-        check_head(head)
-        self._read_fields(head)
+        if self._partial or (found := HEAD.match(data)) is None or (end := found.end()) > MAX_LINE:
+            return self._collect_head(data)
+        self.version = "1.0" if found.lastindex else "1.1"
+        self._read_fields(data[:end])
         return data[end:]
 
     def read_body(self, data: bytes) -> bytes:
@@ -106,14 +96,16 @@ class RequestReader:
         """
         if self._left < 0:
             return self._read_chunks(data)
-        rest = data[self._left :]
-        piece = data[: self._left] if rest else data
-        self._left -= len(piece)
+        left = self._left - len(data)
+        rest = b""
+        if left < 0:
+            data, rest, left = data[:left], data[left:], 0
+        self._left = left
         try:
-            self._parser.feed_data(piece)
+            self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise _refused(error) from None
-        if self.is_complete != (self._left == 0):
+        if self.is_complete != (left == 0):
             raise RefusedError(400, "the length of the body is ambiguous")
         return rest
 
@@ -122,12 +114,28 @@ class RequestReader:
         body, self.body = self.body, b""
         return body if isinstance(body, bytes) else bytes(body)
 
+    def _collect_head(self, data: bytes) -> bytes | None:
+        """Read a head that arrives in pieces, that an empty line precedes, or that is refused."""
+        known = len(self._partial)
+        self._partial += data
+        # RFC 9112, section 2.2: an empty line before the request line is skipped.
+        begin = 2 if self._partial[:2] == b"\r\n" else 0
+        end = self._partial.find(_END, max(begin, known - 3))
+        if end < 0:
+            if len(self._partial) > begin:
+                check_beginning(self._partial[begin:] if begin else self._partial, max(known - begin, 0))
+            return None
+        head, rest = bytes(self._partial[begin : end + 4]), bytes(self._partial[end + 4 :])
+        self._partial.clear()
+        self.version = check_head(head)
+        self._read_fields(head)
+        return rest
+
     def _read_fields(self, head: bytes) -> None:
         self.method = self._parse(head)
-        self.version = self._parser.get_http_version()
         fields = self.fields
-        if b"_" in head or b" \r\n" in head or b"\t\r\n" in head:
-            fields[:] = [(name, value.rstrip()) for name, value in fields if b"_" not in name]
+        if b"_" in head:
+            fields[:] = [field for field in fields if b"_" not in field[0]]
         known = dict(fields)
         check_fields(fields, known, self.version)
         if self._url == b"/" and self.method != b"CONNECT":
@@ -210,7 +218,7 @@ class RequestReader:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._found.append((name.lower(), value))
+        self._found.append((name.lower(), value.rstrip()))
 
     def on_headers_complete(self) -> None:
         self.fields, self._found = self._found, []
