@@ -2,8 +2,8 @@
 
     python -m tests.house.concurrency     # prints the difference
 
-A thread has a name that is a literal or an f-string; `f"reconcile-{n}"` stands on the page as `reconcile-…`. A lock is
-an attribute, and stands on the page as `Class._attribute`.
+A thread has a name that is a literal or an f-string; `f"reconcile-{n}"` stands on the page as `reconcile-…`. A subclass
+of Thread gives its name to `super().__init__`. A lock is an attribute, and stands on the page as `Class._attribute`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ class _Reader(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._classes.append(node.name)
+        bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        starts = [
+            one for one in ast.walk(node) if isinstance(one, ast.Call) and ast.unparse(one.func) == "super().__init__"
+        ]
+        if "Thread" in bases:
+            for call in starts:
+                self._thread("Thread", call)
+            if not starts:
+                self.problems.append(f"{self.file}:{node.lineno}: a Thread without a literal name=")
         self.generic_visit(node)
         self._classes.pop()
 
@@ -66,17 +75,20 @@ class _Reader(ast.NodeVisitor):
             else:
                 self.problems.append(f"{where}: a {called} that is no attribute of a class")
         elif called in _THREADS:
-            name = next((word.value for word in node.keywords if word.arg == _THREADS[called]), None)
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                self.threads.add(name.value + ("_…" if called == "ThreadPoolExecutor" else ""))
-            elif isinstance(name, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in name.values]
-                self.threads.add("".join(map(str, parts)))
-            else:
-                self.problems.append(f"{where}: a {called} without a literal {_THREADS[called]}=")
+            self._thread(called, node)
         elif called == "Timer":
             self.problems.append(f"{where}: a Timer is a thread that cannot be named")
         self.generic_visit(node)
+
+    def _thread(self, made: str, node: ast.Call) -> None:
+        name = next((word.value for word in node.keywords if word.arg == _THREADS[made]), None)
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+            self.threads.add(name.value + ("_…" if made == "ThreadPoolExecutor" else ""))
+        elif isinstance(name, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "…" for part in name.values]
+            self.threads.add("".join(map(str, parts)))
+        else:
+            self.problems.append(f"{self.file}:{node.lineno}: a {made} without a literal {_THREADS[made]}=")
 
 
 def read(path: Path) -> _Reader:

@@ -23,6 +23,10 @@ CODE = textwrap.dedent(
         def start(self, n):
             threading.Thread(target=self.run, name="time").start()
             threading.Thread(target=self.run, name=f"work-{n}").start()
+
+    class Stage(threading.Thread):
+        def __init__(self):
+            super().__init__(name="stage", daemon=True)
     """
 )
 LISTED = """
@@ -32,6 +36,7 @@ LISTED = """
 |---|---|
 | `time` | `Engine.start` |
 | `work-…` | |
+| `stage` | |
 | `receive_…` | |
 
 ## Locks
@@ -54,7 +59,7 @@ def test_the_page_is_found_from_where_people_start() -> None:
 def test_names_are_read_and_compared(tmp_path: Path) -> None:
     path = tmp_path / "engine.py"
     path.write_text(CODE)
-    assert read(path).threads == {"time", "work-…", "receive_…"}
+    assert read(path).threads == {"time", "work-…", "receive_…", "stage"}
     assert read(path).locks == {"Engine._lock", "Engine._changed"}
     assert list(differences([path], LISTED)) == []
     short = LISTED.replace("| `time` | `Engine.start` |\n", "").replace(" `Engine._changed`", "")
@@ -63,7 +68,7 @@ def test_names_are_read_and_compared(tmp_path: Path) -> None:
         "engine.py: Engine._changed is missing in Locks of docs/concurrency.md",
     ]
     path.write_text("")
-    assert len(list(differences([path], LISTED))) == 5
+    assert len(list(differences([path], LISTED))) == 6
 
 
 def test_a_nameless_thread_and_a_loose_lock_are_found(tmp_path: Path) -> None:
@@ -75,5 +80,12 @@ def test_a_nameless_thread_and_a_loose_lock_are_found(tmp_path: Path) -> None:
         "    threading.Thread(target=run).start()\n"
         "    threading.Thread(target=run, name=name).start()\n"
         "    threading.Timer(1, run).start()\n"
+        "class Named(threading.Thread):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(daemon=True)\n"
+        "class Silent(threading.Thread):\n"
+        "    pass\n"
     )
-    assert [problem.partition(": ")[0] for problem in read(path).problems] == [f"loose.py:{n}" for n in (2, 4, 5, 6)]
+    assert [problem.partition(": ")[0] for problem in read(path).problems] == [
+        f"loose.py:{n}" for n in (2, 4, 5, 6, 9, 10)
+    ]
