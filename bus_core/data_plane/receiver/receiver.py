@@ -16,6 +16,7 @@ from bus_core.data_plane.receiver.answers import refuse
 from bus_core.data_plane.receiver.application import EventApplication, too_large
 from bus_core.data_plane.receiver.body import BodyError, EventRequest, read_body
 from bus_core.data_plane.receiver.function import EventFunction, ReceiverFunc
+from bus_core.data_plane.receiver.in_flight import EventsInFlight
 from bus_core.data_plane.server import ASGIApp, Connections, Limits, bind, serve
 from bus_core.model.addresses import format_address
 from bus_core.model.errors import InvalidMessageError, MessageTooLargeError, TemporaryError, UnknownChannelError
@@ -26,7 +27,6 @@ from bus_core.model.references import ChannelReference
 MAX_BODY = 1 << 20
 _CACHE_LIMIT = 1024
 _FLUSH = 0.25
-_LAST_ANSWERS = 0.5  # seconds for the answers to events that are cancelled
 _BODY_GRACE = 5.0
 """Seconds by which the server's deadline for a body is later than the receiver's, whose answer says more."""
 
@@ -70,9 +70,8 @@ class MessageReceiver:
         self._forwarded = forwarded or ForwardedHeaders()
         self._channels = _ChannelsByHost()
         self._accepted = _AcceptedCounter()
-        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._in_flight = EventsInFlight()
         self._refusing = ""
-        self._giving_up = False  # `drained` has cancelled what is in flight
         self.address: str | None = None
         """HOST:PORT once `run` listens."""
         self.listening = threading.Event()
@@ -84,13 +83,11 @@ class MessageReceiver:
         if self._refusing:
             refuse(resp, 503, "stopping", self._refusing, retry_after=1.0)
             return
-        task = asyncio.current_task()
-        assert task is not None  # a responder runs in one
-        self._in_flight.add(task)
+        task = self._in_flight.begin()
         try:
             await self._take(req, resp)
         finally:
-            self._in_flight.discard(task)
+            self._in_flight.end(task)
 
     def run(self, stop: threading.Event) -> None:
         """Listen and receive until `stop` is set. Works on any thread; the function shares the caller's memory. After
@@ -101,7 +98,8 @@ class MessageReceiver:
         """
         with bind(self._bind) as listener:
             self.address = format_address(listener.getsockname()[:2])
-            self._refusing, self._giving_up = "", False
+            self._refusing = ""
+            self._in_flight.reopen()
             self.listening.set()
             limits = Limits(max_connections=10_000, body_timeout=self._body_timeout + _BODY_GRACE)
             try:
@@ -123,13 +121,7 @@ class MessageReceiver:
         Returns:
             How many events were cancelled.
         """
-        await self._wait_in_flight(timeout)
-        cancelled = len(self._in_flight)
-        if cancelled:
-            self._giving_up = True
-            for task in self._in_flight:
-                task.cancel()
-            await self._wait_in_flight(_LAST_ANSWERS)
+        cancelled = await self._in_flight.drain(timeout)
         self._accepted.flush()
         self._function.close()
         return cancelled
@@ -138,12 +130,6 @@ class MessageReceiver:
     def in_flight(self) -> int:
         """How many events are being received now. Read it on the event loop."""
         return len(self._in_flight)
-
-    async def _wait_in_flight(self, timeout: float) -> None:
-        now = asyncio.get_running_loop().time
-        deadline = now() + timeout
-        while self._in_flight and now() < deadline:
-            await asyncio.sleep(0.005)
 
     async def _take(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         channel: ChannelReference | None = None
@@ -166,7 +152,7 @@ class MessageReceiver:
         except BodyError as error:
             refuse(resp, error.status, error.reason, str(error), close=True)
         except (asyncio.CancelledError, concurrent.futures.CancelledError):
-            if self._must_end():
+            if self._in_flight.must_end():
                 raise
             # `drained` gave the event up, or the driver waited for something that was cancelled, such as a `submit`.
             refuse(resp, 503, "busy", "the event was given up while it was received", retry_after=1.0)
@@ -176,15 +162,6 @@ class MessageReceiver:
         else:
             resp.status = falcon.HTTP_202
             self._accepted.count(channel)
-
-    def _must_end(self) -> bool:
-        """Whether the server cancelled this very task. A task that `drained` cancels goes on, with its answer."""
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():
-            return False
-        if self._giving_up:
-            task.uncancel()
-        return not self._giving_up
 
     def _read_head(self, req: falcon.asgi.Request) -> tuple[ChannelReference, dict[str, str], int]:
         """Channel, forwarded headers, and the announced length of the body (-1: none)."""
