@@ -1,14 +1,15 @@
-"""docs/architecture.md names functions that exist, files that exist, and the floors of the import contract."""
+"""The docs name files that exist; docs/architecture.md also names functions that exist, and the floors as they are."""
 
 from __future__ import annotations
 
 import ast
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from tests.house.sources import PRODUCT, ROOT
+from tests.house.sources import PRODUCT, ROOT, python_files
 
 TEXT = (ROOT / "docs" / "architecture.md").read_text()
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -83,3 +84,13 @@ def test_the_table_names_each_library_and_its_importers() -> None:
             for importer in contract["allowed_importers"]:
                 room = importer.removeprefix("bus_core.").replace(".", "/")
                 assert any(one.removesuffix(".py").startswith(room) for one in listed), f"{room} imports {library}"
+
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+FILES = [path.relative_to(ROOT).as_posix() for path in python_files("bus_core", "plugins", "tests")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_python_file_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`([\w/]+\.py)`", page.read_text()))
+    assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in FILES)] == []

@@ -1,4 +1,4 @@
-"""The Kubernetes API as a bus needs it: plain objects in and out, every call bounded in time, every failure one error.
+"""Cluster: a client of the Kubernetes API. Plain objects in and out, each call bounded in time, one error.
 
 The official client brings credentials and TLS; what it builds on top (models, informers, retries of its own) is left
 alone. Only `credentials.py` imports it, and only when a cluster is used: it takes a third of a second.

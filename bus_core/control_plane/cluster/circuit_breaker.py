@@ -1,4 +1,4 @@
-"""The circuit breaker: after a connection that could not be made, one caller at a time tries the API server again.
+"""Cluster: the circuit breaker. After a failed connection, one caller at a time tries the API server again.
 
 All calls of a process to one API server pass the same breaker: reflectors, the Lease, writes, Events. So an API server
 that refuses connections sees one connection a back-off step, and not one for each caller.

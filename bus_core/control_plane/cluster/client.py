@@ -1,4 +1,4 @@
-"""Calls to the API server: JSON in, JSON out, bounded in time."""
+"""Cluster: calls to the API server. JSON in, JSON out, bounded in time."""
 
 from __future__ import annotations
 

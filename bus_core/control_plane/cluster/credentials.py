@@ -1,4 +1,4 @@
-"""What a request to the API server is signed with, read anew when it is rotated. Sole importer of kubernetes."""
+"""Cluster: the credentials that sign a request, read again after a rotation. Sole importer of kubernetes."""
 
 from __future__ import annotations
 

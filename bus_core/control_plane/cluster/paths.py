@@ -1,4 +1,4 @@
-"""Where the API server keeps what a bus uses."""
+"""Cluster: the paths of the API server that a bus uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps one kind of object in step with the API server: list, then watch, then watch again from where it broke off.
+"""Cluster: the reflector keeps one kind of object in step with the API server, by lists and watches.
 
 The rules are those of the Kubernetes API concepts page: a list in pages, a watch with bookmarks from its
 resourceVersion, 410 (Gone, or the status Expired in a watch) means a new list. A new list is compared with what was

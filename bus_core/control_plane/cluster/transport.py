@@ -1,4 +1,4 @@
-"""Requests over pooled connections: behind the circuit breaker, signed, and once more after a 401 if that may help."""
+"""Cluster: requests over pooled connections, behind the circuit breaker, signed, and repeated after a 401."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leadership among the processes of one machine: a file lock for each role, which the kernel frees with its holder."""
+"""Leadership: among the processes of one machine, by a file lock for each role."""
 
 from __future__ import annotations
 

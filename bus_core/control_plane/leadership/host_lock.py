@@ -1,4 +1,4 @@
-"""The host lock: which of one host's workers competes for the Leases of the bus."""
+"""Leadership: the host lock says which worker of a host competes for the Leases of the bus."""
 
 from __future__ import annotations
 

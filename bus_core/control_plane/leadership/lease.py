@@ -1,4 +1,4 @@
-"""Leadership in a cluster: one Lease for each bus and role (coordination.k8s.io/v1).
+"""Leadership: in a cluster, by one Lease for each bus and role (coordination.k8s.io/v1).
 
 Of one host's workers only the holder of the host lock competes; the others make no request. Time is compared with this
 process's own monotonic clock alone. A leader counts from the moment before it asked for a renewal; a candidate counts

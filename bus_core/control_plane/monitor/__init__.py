@@ -1,4 +1,4 @@
-"""The Monitor: watches resources and tells a bus what to provision and whom to serve."""
+"""Monitor: watches the resources of one bus and calls the hooks that they require."""
 
 from bus_core.control_plane.monitor.channel_view import Availability, ChannelView
 from bus_core.control_plane.monitor.handler import Hooks, MonitorEventHandlerFuncs

@@ -1,4 +1,4 @@
-"""The state last applied to the driver, of one channel and its subscriptions, and the failures that await a retry."""
+"""Monitor: the state last applied to the driver, of one channel and its subscriptions, and failures to retry."""
 
 from __future__ import annotations
 

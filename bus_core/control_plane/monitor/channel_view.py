@@ -1,4 +1,4 @@
-"""What a Monitor knows of a channel, as the event path reads it: one immutable entry a channel, no lock."""
+"""Monitor: the view of a channel that the event path reads. One immutable entry a channel, no lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the conditions of a channel and of a subscription say, from what became of their hooks. Pure functions."""
+"""Monitor: the conditions of a channel and of a subscription, from the results of their hooks. Pure functions."""
 
 from __future__ import annotations
 

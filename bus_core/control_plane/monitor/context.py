@@ -1,4 +1,4 @@
-"""What every reconcile uses: the hooks, the source, the roles, the clock; and what all of them do with a failure."""
+"""Monitor: the context of every reconcile. Hooks, source, roles, clock, and the handling of a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters as they are in force, as good as they can be known at a channel's end, and arguments nobody declares."""
+"""Monitor: the parameters in force for a channel, also at its end, and the arguments that nothing declares."""
 
 from __future__ import annotations
 

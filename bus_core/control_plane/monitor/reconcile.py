@@ -1,4 +1,4 @@
-"""Reconcile one channel: compare what is wanted with what was applied, call the hooks that differ, write conditions."""
+"""Monitor: the reconciler of a channel. It compares wanted and applied state, calls hooks, writes conditions."""
 
 from __future__ import annotations
 

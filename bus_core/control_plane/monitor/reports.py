@@ -1,4 +1,4 @@
-"""What the driver and delivery report of subscriptions: one reason each, until it is taken back."""
+"""Monitor: the reports of the driver and of delivery on subscriptions. One reason each, until it is taken back."""
 
 from __future__ import annotations
 

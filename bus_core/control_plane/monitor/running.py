@@ -1,4 +1,4 @@
-"""A monitor that runs: its cache, queue and reconcilers, the threads that work on the queue, and its problems."""
+"""Monitor: a monitor that runs. Its cache, workqueue and reconcilers, its threads, and its problems."""
 
 from __future__ import annotations
 

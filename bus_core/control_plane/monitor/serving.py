@@ -1,4 +1,4 @@
-"""Serving: a channel that is wanted is provisioned, its subscriptions are subscribed, and conditions say so."""
+"""Monitor: serves a wanted channel. It is provisioned, its subscriptions are subscribed, conditions say so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teardown: a channel or subscription that is deleted, gone, replaced under its name, or another bus's."""
+"""Monitor: ends a channel or subscription that is deleted, gone, replaced under its name, or another bus's."""
 
 from __future__ import annotations
 

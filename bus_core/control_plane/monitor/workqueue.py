@@ -1,4 +1,4 @@
-"""The workqueue: keys to reconcile, each at most once in the queue and in at most one thread at a time."""
+"""Monitor: the workqueue. Keys to reconcile, each at most once in the queue and in one thread at a time."""
 
 from __future__ import annotations
 

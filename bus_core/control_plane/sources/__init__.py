@@ -1,4 +1,4 @@
-"""Where resources come from: the one protocol behind which a folder of manifests and a cluster look the same."""
+"""Source: the protocol of all sources. A folder of manifests and a cluster look the same behind it."""
 
 from __future__ import annotations
 

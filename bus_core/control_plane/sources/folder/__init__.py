@@ -1,1 +1,1 @@
-"""Resources in a folder of manifests: reading, checking, watching them, and keeping their state."""
+"""Source: resources in a folder of manifests. Reading, checking, watching them, and keeping their state."""

@@ -1,4 +1,4 @@
-"""The cluster source: the API server's resources, watched; status, finalizers, Services and Events, written."""
+"""Source: resources in a cluster. Watched there; status, finalizers, Services and Events are written."""
 
 from __future__ import annotations
 

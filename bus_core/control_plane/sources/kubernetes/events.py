@@ -1,4 +1,4 @@
-"""Events (events.k8s.io/v1): written behind everybody's back, repeated ones as a series, never many."""
+"""Source: Events (events.k8s.io/v1), written by a thread of their own; repeated ones become a series."""
 
 from __future__ import annotations
 

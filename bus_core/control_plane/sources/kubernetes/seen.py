@@ -1,4 +1,4 @@
-"""The resources as the watches report them, and as our own writes left them where the watch has not shown that yet."""
+"""Source: the resources as the watches report them, with our own writes that no watch has shown yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`KubernetesSource`: what the monitor needs of a cluster, through reflectors and guarded writes."""
+"""Source: KubernetesSource, on reflectors and guarded writes."""
 
 from __future__ import annotations
 
