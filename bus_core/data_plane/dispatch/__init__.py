@@ -1,4 +1,4 @@
-"""Sends events over HTTP: one POST, one deadline, one complete answer. The sole importer of urllib3 and httptools."""
+"""Dispatch: sends events over HTTP. One POST, one deadline, one complete answer."""
 
 from bus_core.data_plane.dispatch.connection import PlainConnection
 from bus_core.data_plane.dispatch.dispatcher import MessageDispatcher, Route
