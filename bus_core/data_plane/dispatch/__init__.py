@@ -1,4 +1,4 @@
-"""Dispatch: sends events over HTTP. One POST, one deadline, one complete answer. The only importer of httptools."""
+"""Dispatch: sends events over HTTP. One POST, one deadline, one complete answer."""
 
 from bus_core.data_plane.dispatch.connection import Connection
 from bus_core.data_plane.dispatch.dispatcher import MessageDispatcher, Route

@@ -43,6 +43,7 @@ class WorkerProcess(GunicornWorker):  # type: ignore[misc]  # gunicorn has no ty
     interval = 1.0
     _loop: asyncio.AbstractEventLoop
     _server: Server
+    _wanted_stop = False
 
     def init_process(self) -> None:
         self._loop = new_event_loop()
@@ -66,24 +67,35 @@ class WorkerProcess(GunicornWorker):  # type: ignore[misc]  # gunicorn has no ty
     def init_signals(self) -> None:
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        # All three mean the same: Ctrl-C in a terminal reaches every worker, and the master turns its own SIGINT into
-        # SIGQUIT.
         for number in STOPS:
-            self._loop.add_signal_handler(number, self._stop)
-        self._loop.add_signal_handler(signal.SIGABRT, self._abort)
-        # On the running loop: uvloop forgets a signal that arrives before it runs.
-        self._loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOPS)
+            signal.signal(number, self._stop_early)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def run(self) -> None:
+        self._loop.call_soon(self._handle_signals_on_loop)
         try:
             self._loop.run_until_complete(self._server.serve([one.sock for one in self.sockets], self))
         finally:
             close_event_loop(self._loop)
 
     def beat(self) -> bool:
-        """Tell the master that the loop is alive. False when the master has gone."""
+        """Tell the master that the loop is alive. False when the master has gone, or asked for the end before the loop
+        ran."""
         self.notify()
-        return bool(self.ppid == os.getppid())
+        return bool(self.ppid == os.getppid()) and not self._wanted_stop
+
+    def _stop_early(self, number: int, frame: object) -> None:
+        self._wanted_stop = True
+
+    def _handle_signals_on_loop(self) -> None:
+        """uvloop forgets a signal that comes before it runs, so that the loop's own handlers are set now.
+
+        All three mean the same: Ctrl-C in a terminal reaches every worker, and the master turns its own SIGINT into
+        SIGQUIT.
+        """
+        for number in STOPS:
+            self._loop.add_signal_handler(number, self._stop)
+        self._loop.add_signal_handler(signal.SIGABRT, self._abort)
 
     def _stop(self) -> None:
         self._server.stop()
