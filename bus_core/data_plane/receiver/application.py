@@ -47,12 +47,14 @@ class EventApplication:
         if scope["method"] != "POST" and scope["path"] == "/":  # Falcon would answer OPTIONS itself
             await send_refusal(scope, send, 405, "method", "events are sent with POST", (b"allow", b"POST"))
             return
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if int(length) > self._cap:
-            # The connection closes, for what follows on it is a body that nobody reads.
-            close = (b"connection", b"close")
-            await send_refusal(scope, send, 413, "too_large", too_large(int(length), self._cap), close)
-            return
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                if int(value) <= self._cap:
+                    break
+                # The connection closes, for what follows on it is a body that nobody reads.
+                close = (b"connection", b"close")
+                await send_refusal(scope, send, 413, "too_large", too_large(int(value), self._cap), close)
+                return
         await self._falcon(scope, receive, send)
 
     async def _answer_other(self, scope: Scope, receive: Receive, send: Send) -> None:

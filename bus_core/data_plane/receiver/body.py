@@ -51,6 +51,16 @@ class EventRequest(falcon.asgi.Request):
         self.receive_event: Receive = receive
 
 
+def whole_body(req: falcon.asgi.Request, length: int) -> bytes | None:
+    """The body of an event that arrived whole with its head, as nearly all do; None for any other."""
+    if isinstance(req, EventRequest):
+        event = req.first_event
+        if event is not None and not event.get("more_body", False) and event["type"] == "http.request":
+            body: bytes = event.get("body", b"")
+            return body if len(body) == length else None
+    return None
+
+
 async def read_body(req: falcon.asgi.Request, cap: int, length: int, timeout: float) -> bytes:
     """The whole body of an event.
 

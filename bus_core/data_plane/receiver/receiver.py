@@ -14,7 +14,7 @@ import falcon.asgi
 from bus_core import telemetry
 from bus_core.data_plane.receiver.answers import refuse
 from bus_core.data_plane.receiver.application import EventApplication, too_large
-from bus_core.data_plane.receiver.body import BodyError, EventRequest, read_body
+from bus_core.data_plane.receiver.body import BodyError, EventRequest, read_body, whole_body
 from bus_core.data_plane.receiver.function import EventFunction, ReceiverFunc
 from bus_core.data_plane.receiver.in_flight import EventsInFlight
 from bus_core.data_plane.server import ASGIApp, Connections, Limits, bind, serve
@@ -137,7 +137,9 @@ class MessageReceiver:
             channel, headers, length = self._read_head(req)
             if length > self._cap:
                 raise MessageTooLargeError(too_large(length, self._cap))
-            body = await read_body(req, self._cap, length, self._body_timeout)
+            body = whole_body(req, length)
+            if body is None:
+                body = await read_body(req, self._cap, length, self._body_timeout)
             accepted = self._function.call(channel, Message(headers, body))
             if accepted is not None:
                 await accepted
