@@ -29,7 +29,7 @@ from bus_core import (
 )
 from kafka_bus import topic
 from kafka_bus.admin import AdminRequests
-from kafka_bus.blocked_mark import MarkWatch
+from kafka_bus.blocked_mark import MarkAsker
 from kafka_bus.blocked_reporter import BlockedReporter
 from kafka_bus.clients import Clients
 from kafka_bus.codec import to_record
@@ -92,6 +92,7 @@ class KafkaBus:
         self._groups = Groups(self._admin, self._clients.trouble)
         self._limits = TopicLimits(self._topics)
         self._producers = Producers(self._clients, self._limits)
+        self._mark_asker = MarkAsker(self._clients, context.stopping)
         self._loops = ConsumerLoops(context.stopping)
         # By group that `unsubscribe` could not delete yet: when it tried first. Hooks of a channel never overlap.
         self._leaving: dict[str, float] = {}
@@ -199,7 +200,7 @@ class KafkaBus:
             identity,
             OrderedSubmitter(context.submit, identity.subscription, policy),
             context.forwarded,
-            MarkWatch(self._admin.client, identity.group, identity.topic, self._admin.timeout),
+            self._mark_asker,
             BlockedReporter(identity.subscription, identity.topic, context.report, BLOCKED),
         )
 
