@@ -8,7 +8,7 @@ import time
 from confluent_kafka import Consumer, TopicPartition
 
 from bus_core import ForwardedHeaders, Gauge
-from kafka_bus.blocked_mark import MarkWatch
+from kafka_bus.blocked_mark import MarkAsker, MarkWatch
 from kafka_bus.blocked_reporter import BlockedReporter
 from kafka_bus.clients import Clients
 from kafka_bus.committer import OffsetCommitter
@@ -38,19 +38,19 @@ class ConsumerLoop:
         identity: ConsumerIdentity,
         submitter: OrderedSubmitter,
         forwarded: ForwardedHeaders,
-        marks: MarkWatch,
+        asker: MarkAsker,
         blocked: BlockedReporter,
     ) -> None:
         self.identity = identity
-        self._commit_interval = clients.settings.commit_interval
-        self._log = clients.logger
+        self._clients = clients
         self._submitter = submitter
-        self._marks = marks
         self._blocked = blocked
         self._committer = OffsetCommitter(identity, submitter, clients.logger)
         self._consumer = clients.consumer(
             {**_properties(clients.settings), "group.id": identity.group, "on_commit": self._committer.on_commit}
         )
+        self._asker = asker
+        self._marks = MarkWatch(identity.group, identity.topic)
         self._reader = Reader(clients, self._consumer, identity, submitter, forwarded)
         self._leave = threading.Event()
         self._joined = threading.Event()
@@ -112,32 +112,34 @@ class ConsumerLoop:
     def _run(self) -> None:
         commit_at = lag_at = time.monotonic()
         subscription = str(self.identity.subscription)
+        self._asker.add(self._marks)
         try:
             while not self._leave.is_set():
                 try:
                     self._reader.read()
                     now = time.monotonic()
                     if now >= commit_at:
-                        commit_at = now + self._commit_interval
+                        commit_at = now + self._clients.settings.commit_interval
                         self._committer.commit(self._consumer)
                         self._blocked.update(self._submitter.blocked())
                     if now >= lag_at:
                         lag_at = now + _LAG_EVERY
                         LAG.set(self._lag(), subscription)
-                    self._look_for_marks(now)
+                    self._look_for_marks()
                 except Exception:
                     # Records that were read are submitted, and only resolved ones are committed.
-                    self._log.exception("reading failed and goes on", subscription=subscription)
+                    self._clients.logger.exception("reading failed and goes on", subscription=subscription)
                     self._leave.wait(1.0)
             self._committer.commit(self._consumer, wait=True)
         finally:
+            self._asker.remove(self._marks)
             self._consumer.close()
             self._submitter.drop(self._submitter.partitions)
             LAG.forget(subscription)
             self._blocked.close()
 
-    def _look_for_marks(self, now: float) -> None:
-        marked = self._marks.poll(now)
+    def _look_for_marks(self) -> None:
+        marked = self._marks.poll()
         if marked is not None:
             mine = set(self._submitter.partitions)
             self._blocked.set_elsewhere({number: offset for number, offset in marked.items() if number not in mine})
@@ -164,19 +166,28 @@ class ConsumerLoop:
         self._blocked.assigned(numbers)
         self._marks.discard()
         self._joined.set()
-        self._log.info("partitions assigned", subscription=str(self.identity.subscription), partitions=numbers)
+        self._clients.logger.info(
+            "partitions assigned", subscription=str(self.identity.subscription), partitions=numbers
+        )
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = {partition.partition for partition in partitions}
         self._submitter.settle(numbers, 0.0 if self._leave.is_set() else REVOKE_TIMEOUT)
         self._committer.commit(self._consumer, wait=True, only=numbers)
         self._forget(numbers)
-        self._log.info("partitions revoked", subscription=str(self.identity.subscription), partitions=sorted(numbers))
+        self._clients.logger.info(
+            "partitions revoked", subscription=str(self.identity.subscription), partitions=sorted(numbers)
+        )
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = {partition.partition for partition in partitions}
         self._forget(numbers)
-        self._log.warning("partitions lost", subscription=str(self.identity.subscription), partitions=sorted(numbers))
+        self._clients.logger.warning(
+            "partitions lost", subscription=str(self.identity.subscription), partitions=sorted(numbers)
+        )
+
+    def _note(self, event: str, partitions: list[int]) -> None:
+        self._clients.logger.info(event, subscription=str(self.identity.subscription), partitions=partitions)
 
     def _forget(self, partitions: set[int]) -> None:
         self._submitter.drop(partitions)

@@ -29,7 +29,7 @@ from bus_core import (
 )
 from kafka_bus import topic
 from kafka_bus.admin import AdminRequests
-from kafka_bus.blocked_mark import MarkWatch
+from kafka_bus.blocked_mark import MarkAsker
 from kafka_bus.blocked_reporter import BlockedReporter
 from kafka_bus.clients import Clients
 from kafka_bus.codec import to_record
@@ -38,7 +38,7 @@ from kafka_bus.failure import Trouble
 from kafka_bus.group import Groups
 from kafka_bus.limits import TopicLimits
 from kafka_bus.loops import ConsumerLoops
-from kafka_bus.names import ConsumerIdentity, group_name, topic_name
+from kafka_bus.names import ConsumerIdentity, TopicNames, group_name
 from kafka_bus.ordered_submitter import OrderedSubmitter, Ordering, SubmitPolicy
 from kafka_bus.producers import Producers
 from kafka_bus.settings import KafkaSettings
@@ -77,7 +77,6 @@ class KafkaBus:
     def __init__(self, context: DriverContext) -> None:
         settings: KafkaSettings = context.settings
         self._context = context
-        self._settings = settings
         self._log = context.logger
         # librdkafka logs through Python's logging. By default that is silent: errors come by callback, too.
         client_logger = logging.getLogger("kafka_bus.librdkafka")
@@ -88,10 +87,12 @@ class KafkaBus:
         except KafkaException as error:
             raise ConfigurationError(f"kafka.config: librdkafka rejects it: {error.args[0].str()}") from None
         self._admin = AdminRequests(admin, settings.request_timeout, context.stopping)
+        self._names = TopicNames(settings.topic, context.bus)
         self._topics = topic.Topics(self._admin, self._clients.trouble)
         self._groups = Groups(self._admin, self._clients.trouble)
         self._limits = TopicLimits(self._topics)
         self._producers = Producers(self._clients, self._limits)
+        self._mark_asker = MarkAsker(self._clients, context.stopping)
         self._loops = ConsumerLoops(context.stopping)
         # By group that `unsubscribe` could not delete yet: when it tried first. Hooks of a channel never overlap.
         self._leaving: dict[str, float] = {}
@@ -111,16 +112,16 @@ class KafkaBus:
 
     @hookimpl
     def provision(self, channel: Channel, parameters: ResolvedParameters) -> None:
-        name = self._topic(channel.reference)
+        name = self._names.get(channel.reference)
         done = self._topics.ensure(name, topic.topic_spec(parameters))
         self._limits.learn(name)
         self._log.info("provisioned", channel=str(channel.reference), topic=name, done=done)
 
     @hookimpl
     def unprovision(self, channel: Channel) -> None:
-        name = self._topic(channel.reference)
-        self._producers.forget(name)
-        if self._settings.keep_topics:
+        name = self._names.get(channel.reference)
+        self._forget(channel.reference, name)
+        if self._clients.settings.keep_topics:
             done = "kept, as keep_topics says"
         else:
             self._topics.delete(name)
@@ -129,7 +130,7 @@ class KafkaBus:
 
     @hookimpl
     def subscribe(self, channel: Channel, subscription: Subscription, parameters: ResolvedParameters) -> None:
-        name = self._topic(channel.reference)
+        name = self._names.get(channel.reference)
         group = group_name(name, subscription.reference)
         newest = _choice("initialOffset", parameters["initialOffset"], ("Newest", "Oldest")) == "Newest"
         policy = SubmitPolicy(
@@ -159,14 +160,14 @@ class KafkaBus:
 
     @hookimpl
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> None:
-        name = self._topic(channel.reference)
+        name = self._names.get(channel.reference)
         group = group_name(name, subscription.reference)
         self._loops.remove(subscription.reference)
         if not self._loops.read_topic(name):
-            self._producers.forget(name)  # No other hook tells this worker that the channel is deleted.
+            self._forget(channel.reference, name)  # No other hook tells this worker that the channel is deleted.
         is_deleted = self._delete_group(group)
         since = self._leaving.setdefault(group, time.monotonic())
-        if not is_deleted and time.monotonic() - since < 2 * self._settings.session_timeout:
+        if not is_deleted and time.monotonic() - since < 2 * self._clients.settings.session_timeout:
             # Its members are workers that are about to leave, or that died. The last one that leaves deletes the group.
             raise TemporaryError(f"the consumer group {group} still has members", retry_after=1.0)
         del self._leaving[group]
@@ -180,7 +181,7 @@ class KafkaBus:
 
     @hookimpl
     async def receive(self, channel: ChannelReference, message: Message) -> None:
-        name, record = self._topic(channel), to_record(message)
+        name, record = self._names.get(channel), to_record(message)
         try:
             await self._producers.send(name, record)
         except MessageTooLargeError:
@@ -189,8 +190,9 @@ class KafkaBus:
                 raise
             await self._producers.send(name, record)
 
-    def _topic(self, channel: ChannelReference) -> str:
-        return topic_name(self._settings.topic, self._context.bus, channel)
+    def _forget(self, channel: ChannelReference, topic_name: str) -> None:
+        self._producers.forget(topic_name)
+        self._names.forget(channel)
 
     def _consumer_loop(self, identity: ConsumerIdentity, policy: SubmitPolicy) -> ConsumerLoop:
         context = self._context
@@ -199,7 +201,7 @@ class KafkaBus:
             identity,
             OrderedSubmitter(context.submit, identity.subscription, policy),
             context.forwarded,
-            MarkWatch(self._admin.client, identity.group, identity.topic, self._admin.timeout),
+            self._mark_asker,
             BlockedReporter(identity.subscription, identity.topic, context.report, BLOCKED),
         )
 

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 import kafka_bus.blocked_mark
 import kafka_bus.consumer_loop
 from bus_core import ForwardedHeaders, Gauge, Message, Outcome, SubscriptionReference
-from kafka_bus.blocked_mark import MARK, MarkWatch
+from kafka_bus.blocked_mark import MARK, MarkAsker
 from kafka_bus.blocked_reporter import BlockedReporter, Report
 from kafka_bus.clients import Clients
 from kafka_bus.codec import to_record
@@ -46,16 +46,6 @@ BLOCKED = Gauge("bus_kafka_test_blocked", "Blocked partitions", ["subscription"]
 def clients(brokers: str, **values: object) -> Clients:
     settings = KafkaSettings.model_validate({"brokers": brokers, "commit_interval": 0.1, **values})
     return Clients(settings, Trouble(brokers), LOG, LOG)
-
-
-class MockAdmin(AdminClient):  # type: ignore[misc]
-    """The mock cluster knows only offsets of partitions that are named; brokers give all of a group."""
-
-    def list_consumer_group_offsets(self, asked: list[ConsumerGroupTopicPartitions], **options: Any) -> Any:
-        (group,) = asked
-        topic = group.group_id.removesuffix(".one")
-        named = ConsumerGroupTopicPartitions(group.group_id, [TopicPartition(topic, number) for number in range(4)])
-        return super().list_consumer_group_offsets([named], **options)
 
 
 class Received:
@@ -99,17 +89,15 @@ def loop(
     received: Received,
     report: Report | None = None,
     max_uncommitted: int = 100,
-    admin: AdminClient | None = None,
 ) -> ConsumerLoop:
     identity = ConsumerIdentity(topic, f"{topic}.one", ONE)
     policy = SubmitPolicy("partition", max_in_flight=50, max_uncommitted=max_uncommitted)
-    admin = admin or MockAdmin({"bootstrap.servers": made.settings.brokers, "logger": LOG})
     return ConsumerLoop(
         made,
         identity,
         OrderedSubmitter(received.submit, ONE, policy),
         ForwardedHeaders(),
-        MarkWatch(admin, identity.group, topic, 10.0),
+        MarkAsker(made, threading.Event()),
         BlockedReporter(ONE, topic, report or Said(), BLOCKED),
     )
 
@@ -243,20 +231,13 @@ class SlowClients(Clients):
         return SlowToTellOffsets({**usual, **properties, **self.settings.config})
 
 
-class SilentAdmin(AdminClient):  # type: ignore[misc]
-    """Its brokers never answer."""
-
-    def list_consumer_group_offsets(self, asked: list[ConsumerGroupTopicPartitions], **options: Any) -> Any:
-        return {asked[0].group_id: Future()}
-
-
 def test_brokers_that_are_slow_to_tell_the_marks_delay_no_event(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_bus.blocked_mark, "ASK_EVERY", 0.5)
     producer = Producer(clients(cluster))
     received = Received()
     usual = clients(cluster, config={"fetch.wait.max.ms": "50"})
     slow = SlowClients(usual.settings, usual.trouble, LOG, LOG)
-    one = loop(slow, "prompt", received, admin=SilentAdmin({"bootstrap.servers": cluster, "logger": LOG}))
+    one = loop(slow, "prompt", received)
     slowest = 0.0
     try:
         send(producer, "prompt", b"first")

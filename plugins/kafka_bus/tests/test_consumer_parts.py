@@ -6,13 +6,15 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+import kafka_bus.blocked_mark
 from bus_core import ForwardedHeaders, Gauge, Message, Outcome, SubscriptionReference, TemporaryError
-from kafka_bus.blocked_mark import ASK_EVERY, MARK, MarkWatch
+from kafka_bus.blocked_mark import MARK, MarkAsker, MarkWatch
 from kafka_bus.blocked_reporter import BlockedReporter
 from kafka_bus.clients import Clients
 from kafka_bus.committer import OffsetCommitter
@@ -83,43 +85,98 @@ def test_a_record_whose_headers_cannot_be_read_takes_no_other_along() -> None:
 
 
 class Answers:
-    """An admin client whose answers the test gives."""
+    """A consumer whose brokers answer for offsets when the test lets them."""
 
-    def __init__(self) -> None:
-        self.asked: list[Future[Any]] = []
+    def __init__(self, *offsets: TopicPartition) -> None:
+        self.offsets = list(offsets)
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+        self.closed = 0
 
-    def list_consumer_group_offsets(self, groups: list[ConsumerGroupTopicPartitions], **_: object) -> dict[str, Any]:
-        self.asked.append(Future())
-        return {groups[0].group_id: self.asked[-1]}
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions=[0, 1])})
 
-    def answer(self, *offsets: TopicPartition) -> None:
-        self.asked[-1].set_result(ConsumerGroupTopicPartitions("group", list(offsets)))
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        assert [entry.partition for entry in partitions] == [0, 1]
+        self.asked.set()
+        assert self.may_answer.wait(20)
+        return self.offsets
 
-
-def test_the_marks_of_a_group_are_asked_for_without_waiting() -> None:
-    answers = Answers()
-    watch = MarkWatch(answers, "group", "orders", 10.0)
-    assert watch.poll(100.0) is None
-    assert watch.poll(100.0 + 10 * ASK_EVERY) is None, "no second request while there is no answer"
-    assert len(answers.asked) == 1
-    answers.answer(
-        TopicPartition("orders", 0, 7, MARK), TopicPartition("orders", 1, 8, ""), TopicPartition("other", 2, 9, MARK)
-    )
-    assert watch.poll(101.0) == {0: 7}
-    assert watch.poll(101.0) is None
-    assert watch.poll(100.0 + ASK_EVERY) is None
-    assert len(answers.asked) == 2
-    answers.asked[-1].set_exception(KafkaException(KafkaError(LocalError.TIMED_OUT)))
-    assert watch.poll(102.0) is None, "a failed request says nothing"
+    def close(self) -> None:
+        self.closed += 1
 
 
-def test_an_answer_that_is_older_than_the_assignment_is_ignored() -> None:
-    answers = Answers()
-    watch = MarkWatch(answers, "group", "orders", 10.0)
-    watch.poll(100.0)
+class AnswersByGroup(Clients):
+    """Clients whose consumers are given by their group."""
+
+    consumers: ClassVar[dict[str, Any]] = {}
+
+    def consumer(self, properties: Any) -> Any:
+        found = self.consumers[properties["group.id"]]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def asker(stopping: threading.Event, **consumers: Any) -> MarkAsker:
+    AnswersByGroup.consumers.clear()
+    AnswersByGroup.consumers.update(consumers)
+    settings = KafkaSettings.model_validate({"brokers": "x:1"})
+    return MarkAsker(AnswersByGroup(settings, Trouble("x:1"), LOG, LOG), stopping)
+
+
+MARKED = (TopicPartition("orders", 0, 7, MARK), TopicPartition("orders", 1, 8, ""))
+
+
+def test_the_marks_of_a_group_are_asked_for_on_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_bus.blocked_mark, "ASK_EVERY", 0.01)
+    stopping = threading.Event()
+    consumer, watch = Answers(*MARKED), MarkWatch("group", "orders")
+    asker(stopping, group=consumer).add(watch)
+    try:
+        assert consumer.asked.wait(5)
+        assert watch.poll() is None
+        consumer.may_answer.set()
+        deadline = time.monotonic() + 5
+        while (found := watch.poll()) is None:
+            assert time.monotonic() < deadline
+        assert found == {0: 7}
+        assert consumer.closed > 0
+    finally:
+        stopping.set()
+
+
+def test_an_answer_is_given_once_and_not_if_it_is_older_than_the_assignment() -> None:
+    consumer, watch = Answers(*MARKED), MarkWatch("group", "orders")
+    one = asker(threading.Event(), group=consumer)
+    asking = threading.Thread(target=one.ask, args=(watch,), name="asking", daemon=True)
+    asking.start()
+    assert consumer.asked.wait(5)
     watch.discard()
-    answers.answer(TopicPartition("orders", 0, 7, MARK))
-    assert watch.poll(101.0) is None
+    consumer.may_answer.set()
+    asking.join(5)
+    assert watch.poll() is None
+    one.ask(watch)
+    assert watch.poll() == {0: 7}
+    assert watch.poll() is None
+
+
+def test_a_request_for_marks_that_fails_ends_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_bus.blocked_mark, "ASK_EVERY", 0.01)
+    stopping = threading.Event()
+    good, watch = Answers(*MARKED), MarkWatch("good", "orders")
+    good.may_answer.set()
+    timed_out = KafkaException(KafkaError(LocalError.TIMED_OUT))
+    one = asker(stopping, bad=RuntimeError("a fault of the client"), good=good, silent=timed_out)
+    for each in (MarkWatch("bad", "orders"), watch, MarkWatch("silent", "orders")):
+        one.add(each)
+    deadline = time.monotonic() + 5
+    try:
+        for _ in range(3):
+            while watch.poll() != {0: 7}:
+                assert time.monotonic() < deadline
+    finally:
+        stopping.set()
 
 
 def test_a_report_changes_with_the_blocked_partitions_of_all_members() -> None:
@@ -174,12 +231,13 @@ def hanging_loop() -> ConsumerLoop:
     identity = ConsumerIdentity("hanging", "hanging.one", ONE)
     policy = SubmitPolicy("key", max_in_flight=50, max_uncommitted=100)
     gauge = Gauge("bus_kafka_test_hanging", "Blocked partitions", ["subscription"])
+    clients = HangingClients(KafkaSettings.model_validate({"brokers": "x:1"}), Trouble("x:1"), LOG, LOG)
     return ConsumerLoop(
-        HangingClients(KafkaSettings.model_validate({"brokers": "x:1"}), Trouble("x:1"), LOG, LOG),
+        clients,
         identity,
         OrderedSubmitter(delivered, ONE, policy),
         ForwardedHeaders(),
-        MarkWatch(Answers(), identity.group, identity.topic, 10.0),
+        MarkAsker(clients, threading.Event()),
         BlockedReporter(ONE, identity.topic, lambda *_: None, gauge),
     )
 

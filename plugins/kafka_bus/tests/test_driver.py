@@ -129,9 +129,9 @@ def test_nothing_is_kept_of_a_subscription_that_was_removed(monkeypatch: pytest.
             bus.unsubscribe(CHANNEL, ONE)
         groups.members = False
         bus.unsubscribe(CHANNEL, ONE)
-        held = {**vars(bus), **vars(bus._limits)}
+        held = {**vars(bus), **vars(bus._limits), **vars(bus._names)}
         tables = {name: table for name, table in held.items() if isinstance(table, dict)}
         print(f"\n{tables}")
-        assert set(tables) >= {"_leaving", "_limits", "_asked_at"}
+        assert set(tables) >= {"_leaving", "_limits", "_asked_at", "_names"}
         assert not any(tables.values())
         stopping.set()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import kafka_bus.names
 from bus_core import BusReference, ChannelReference, PermanentError, SubscriptionReference
-from kafka_bus.names import collision, group_name, topic_name
+from kafka_bus.names import TopicNames, collision, group_name, topic_name
 
 DEFAULT = "knative-bus.{namespace}.{bus}.{channel}"
 BUS = BusReference("demo", "default")
@@ -33,3 +34,14 @@ def test_a_character_that_kafka_does_not_take_is_refused(template: str) -> None:
 def test_dots_and_underscores_are_one_to_kafka() -> None:
     assert collision("a.b", {"a_b", "a.b", "c"}) == "a_b"
     assert collision("a.b", {"a.b", "a-b"}) is None
+
+
+def test_names_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_bus.names, "MAX_NAMES", 3)
+    names = TopicNames(DEFAULT, BUS)
+    for number in range(10):
+        channel = ChannelReference(f"channel-{number}")
+        assert names.get(channel) == names.get(channel) == f"knative-bus.default.demo.channel-{number}"
+        assert len(names._names) <= 3
+    names.forget(ChannelReference("channel-9"))
+    assert names._names == {}
