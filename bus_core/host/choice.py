@@ -38,7 +38,7 @@ def parse_bus(text: str) -> BusReference:
     reference = BusReference.parse(text)
     if not all(len(name) <= _LONGEST_LABEL and DNS_LABEL.fullmatch(name) for name in text.split("/")):
         raise ConfigurationError(
-            f"{text!r} names no bus: names are DNS labels of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
+            f"{text!r} does not name a bus: names are DNS labels of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
         )
     return reference
 

@@ -154,8 +154,8 @@ def test_a_mistyped_variable_is_warned_of_and_others_are_not() -> None:
     env = {"BUS_WORKRES": "2", "BUS_LOGLEVEL": "debug", "BUS_PORT": "tcp://x", "BUS_SERVICE_HOST": "x", "BUS_NAME": "n"}
     lines = run_bus("run", "--manifests", "/nowhere", env=env).stderr.splitlines()
     assert [json.loads(line)["event"] for line in lines[:-1]] == [
-        "BUS_LOGLEVEL is no setting and is ignored; did you mean BUS_LOG_LEVEL?",
-        "BUS_WORKRES is no setting and is ignored; did you mean BUS_WORKERS?",
+        "BUS_LOGLEVEL is not a setting and is ignored; did you mean BUS_LOG_LEVEL?",
+        "BUS_WORKRES is not a setting and is ignored; did you mean BUS_WORKERS?",
     ]
     assert lines[-1].startswith("Error: ")
 

@@ -106,7 +106,7 @@ def test_a_cluster_bus_is_not_the_bus_of_the_same_name(manifests: Manifests) -> 
         ([manifest("Bus", "demo", driver="stub")], {"driver": "kafka"}, "says driver 'stub', --driver says 'kafka'"),
         ([manifest("Bus", "demo", drivr="stub")], {}, "which bus? "),
         ([manifest("Bus", "demo", drivr="stub")], {"bus": "default/demo"}, "no bus default/demo can be read: "),
-        ([], {"bus": "a/b/c"}, "'a/b/c' names no bus"),
+        ([], {"bus": "a/b/c"}, "'a/b/c' does not name a bus"),
         ([], {"bus": "x" * 64}, "names are DNS labels of at most 63 characters"),
         ([], {"master": "https://127.0.0.1:1"}, "name two sources; give one"),
     ],
