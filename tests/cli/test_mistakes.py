@@ -22,7 +22,7 @@ def test_demo_with_a_driver_that_is_not_there_is_one_sentence() -> None:
     ("arguments", "says"),
     [
         (["run"], "--manifests"),
-        (["run", "--manifests", "/nowhere"], "is no folder"),
+        (["run", "--manifests", "/nowhere"], "is not a folder"),
         (["run", "--manifests", str(QUICKSTART), "--bus", "a/b/c"], "does not name a bus"),
         (["run", "--manifests", str(QUICKSTART), "--bus", "Default/Demo"], "'Default/Demo' does not name a bus"),
         (["run", "--master", "https://127.0.0.1:1", "--bus", "a_b"], "'a_b' does not name a bus"),
@@ -84,10 +84,13 @@ def test_an_address_in_use_is_said(tmp_path: Path) -> None:
         (["--bus", "default/demo", "--kubeconfig", "/nowhere/config"], "there is no such file"),
         (["--manifests", str(QUICKSTART), "--kubeconfig", "/nowhere/config"], "name two sources; give one"),
         (["--master", "https://127.0.0.1:1"], "which bus? give --bus"),
-        (["--bus", "demo", "--master", "nonsense"], "--master nonsense is no address of an API server: write https"),
-        (["--bus", "demo", "--master", "10.0.0.1:6443"], "--master 10.0.0.1:6443 is no address"),
-        (["--bus", "demo", "--master", "https://"], "--master https:// is no address"),
-        (["--bus", "demo", "--master", "https://a:port"], "--master https://a:port is no address"),
+        (
+            ["--bus", "demo", "--master", "nonsense"],
+            "--master nonsense is not the address of an API server: write https",
+        ),
+        (["--bus", "demo", "--master", "10.0.0.1:6443"], "--master 10.0.0.1:6443 is not the address"),
+        (["--bus", "demo", "--master", "https://"], "--master https:// is not the address"),
+        (["--bus", "demo", "--master", "https://a:port"], "--master https://a:port is not the address"),
     ],
 )
 def test_run_says_where_resources_may_come_from(arguments: list[str], says: str) -> None:
