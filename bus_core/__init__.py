@@ -1,6 +1,6 @@
 """bus-core: channels and subscriptions over HTTP, with a broker of your choice behind them.
 
-Everything in `__all__` is the public API; the rest may change without notice. `bus_core.model.errors` draws the errors.
+The public API is `__all__`; the rest may change without notice. `bus_core.model.errors` draws the error tree.
 """
 
 from importlib import import_module
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported at their first use: a driver's module needs none of them, and they bring Falcon and gunicorn along.
+# Imported at first use, because they import Falcon and gunicorn, which a driver's module does not need.
 _LATE = {
     "FileLock": "bus_core.control_plane.leadership.file_lock",
     "ManifestSource": "bus_core.control_plane.sources.folder.source",

@@ -33,7 +33,7 @@ for command in (demo, run, send, validate, plugins, crds, manifests, completion)
 
 
 def main() -> None:
-    """The entry point. Exit codes: 0 done, 1 failed, 2 the user's mistake, 130 interrupted before it was done."""
+    """The entry point. Exit codes: 0 success, 1 failure, 2 the user's mistake, 130 interrupted before the end."""
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:
@@ -48,13 +48,15 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has closed the pipe; without this the interpreter would report it when it exits.
+        # The reader closed the pipe. Without this assignment the interpreter would report an error at exit.
         sys.stdout = None
         code = FAILURE
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         sys.stdout = None
-        click.echo(f"Error: it could not be written: {error.strerror}; make room, or write elsewhere", err=True)
+        click.echo(
+            f"Error: the output could not be written: {error.strerror}; free some space, or write elsewhere", err=True
+        )
         code = FAILURE
     sys.exit(code or 0)

@@ -1,4 +1,4 @@
-"""Command line: `bus crds`, `bus manifests`: print the objects of a cluster for kubectl. Neither talks to a cluster."""
+"""Command line: `bus crds`, `bus manifests`. They print objects for kubectl, and do not talk to a cluster."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from bus_core.model.errors import ConfigurationError
     help="Print only the names, for kubectl delete -f -. This deletes every Bus, ClusterBus, Channel and Subscription.",
 )
 def crds(form: str, delete_all_channels: bool) -> None:
-    """Print the CustomResourceDefinitions, for kubectl apply -f -. All buses of a cluster share them."""
+    """Print the CustomResourceDefinitions for kubectl apply -f -. All buses of a cluster share them."""
     if form == "jsonschema":
         if delete_all_channels:
-            raise ConfigurationError("--delete-all-channels is for kubectl; leave out --format jsonschema")
+            raise ConfigurationError("--delete-all-channels is for kubectl; remove --format jsonschema")
         click.echo(editor_schema.text(), nl=False)
         return
     if not delete_all_channels:
@@ -44,11 +44,11 @@ def crds(form: str, delete_all_channels: bool) -> None:
 
 
 @click.command()
-@click.option("--driver", required=True, metavar="NAME", help="The driver that the image holds.")
+@click.option("--driver", required=True, metavar="NAME", help="A driver that the image contains.")
 @click.option("--bus", "name", default="demo", show_default=True, metavar="NAME", help="The bus to serve.")
-@click.option("--namespace", default="default", show_default=True, help="Where the Bus and its pods are.")
+@click.option("--namespace", default="default", show_default=True, help="Namespace of the Bus and its pods.")
 @click.option("--image", default="bus-core:0.1.0", show_default=True, help="The image of the pods.")
-@click.option("--cluster", is_flag=True, help="It is a ClusterBus, for channels of any namespace.")
+@click.option("--cluster", is_flag=True, help="The bus is a ClusterBus, for channels of any namespace.")
 def manifests(driver: str, name: str, namespace: str, image: str, cluster: bool) -> None:
     """Print the objects that one bus needs in a cluster.
 

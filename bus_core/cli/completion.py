@@ -1,4 +1,4 @@
-"""Command line: `bus completion`. It prints the script with which a shell completes commands and options."""
+"""Command line: `bus completion`. It prints the script that lets a shell complete commands and options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from click.shell_completion import get_completion_class
 
 PROGRAM = "bus"
 VARIABLE = "_BUS_COMPLETE"
-"""The environment variable by which the script asks `bus` for completions: click derives it from the program's name."""
+"""The environment variable that makes `bus` print completions. Click derives its name from the program's name."""
 
 
 @click.command()
@@ -16,7 +16,7 @@ VARIABLE = "_BUS_COMPLETE"
 def completion(context: click.Context, shell: str) -> None:
     """Print the completion script of a shell.
 
-    For bash put this line into ~/.bashrc: source <(bus completion bash)
+    For bash, add this line to ~/.bashrc: source <(bus completion bash)
     """
     made = get_completion_class(shell)
     assert made is not None, "click knows every shell that the argument allows"

@@ -1,4 +1,4 @@
-"""Command line: `bus demo`. A bus, three subscribers and events that reach them, on this machine alone."""
+"""Command line: `bus demo`. It runs a bus and three subscribers on this machine, and sends them events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bus_core.model.errors import BusError
 BUS = "default/demo"
 ANSWERING = "billing"
 EXPECTED = {"shipping": "orders", "billing": "orders", "mailbox": "receipts"}
-"""Which subscriber gets the events of which channel in examples/quickstart."""
+"""The channel of each subscriber in examples/quickstart."""
 
 EVENTS_PORT, ADMIN_PORT, SUBSCRIBER_PORT = 8080, 9090, 8090
 _FEW = 3
@@ -46,10 +46,10 @@ class DemoError(BusError):
 @click.option("--driver", default="stub", show_default=True, metavar="NAME", help="The driver behind the bus.")
 @set_option
 def demo(once: bool, driver: str, assignments: tuple[str, ...]) -> None:
-    """Run a bus, its subscribers and a few events on this machine.
+    """Run a bus and its subscribers on this machine, and send a few events.
 
-    Each event of a channel reaches every subscription, and a reply becomes an event of its own. Without a terminal it
-    behaves as with --once.
+    Each event of a channel reaches every subscription, and a reply becomes a new event. Without a terminal the demo
+    runs as with --once.
     """
     once = once or not (sys.stdin.isatty() and sys.stdout.isatty())
     set_up_logging("warning")
@@ -81,7 +81,7 @@ def demo(once: bool, driver: str, assignments: tuple[str, ...]) -> None:
 def _stay(address: str) -> None:
     port = address.rpartition(":")[2]
     click.echo(
-        "\nsend one of your own from a second terminal:\n\n"
+        "\nsend an event from a second terminal:\n\n"
         f"  curl -i http://orders.default.localhost:{port}/ -H 'content-type: text/plain' -d 'hello'\n\n"
         "Ctrl-C ends the demo.\n"
     )
@@ -108,7 +108,7 @@ def _send_few(address: str, seen: _Seen) -> None:
 
 
 class _Seen:
-    """The events that arrived, and those that should arrive. Any thread may call its methods."""
+    """The events that arrived, and the events that should arrive. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -135,7 +135,7 @@ class _Seen:
 
 @contextlib.contextmanager
 def _running(settings: Any, assignments: tuple[str, ...]) -> Iterator[str]:
-    """The bus on a thread of its own, ready; the address of its events."""
+    """Run the bus on its own thread until it is ready; yield its address for events."""
     config = make_run_config(settings, read_assignments(assignments))
     stop = threading.Event()
     started: list[tuple[Host, str]] = []

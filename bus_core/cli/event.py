@@ -11,8 +11,8 @@ from bus_core.model.message import Message
 
 
 def make_event(data: bytes, *, type_: str, source: str, headers: Mapping[str, str] | None = None) -> Message:
-    """A valid CloudEvent (CloudEvents 1.0, HTTP binding, section 3.1): fresh id, the time now, and a content type that
-    fits the data. `headers` override these."""
+    """A valid CloudEvent (CloudEvents 1.0, HTTP binding, section 3.1) with a new id, the current time, and a content
+    type that fits the data. `headers` override these."""
     made = {
         "ce-specversion": "1.0",
         "ce-id": str(uuid.uuid4()),

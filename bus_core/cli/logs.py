@@ -1,4 +1,4 @@
-"""Command line: the form of the log. Text for people on a terminal, JSON otherwise; always on standard error."""
+"""Command line: the form of the log. Text for people on a terminal, JSON elsewhere; always on standard error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from structlog.typing import Processor
 
 
 def set_up_logging(level: str, form: Literal["auto", "human", "json"] = "auto") -> None:
-    """Configure `logging` for the whole process; loggers of other libraries come out in the same form."""
+    """Configure `logging` for the whole process; loggers of other libraries have the same form."""
     human = form == "human" or (form == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,

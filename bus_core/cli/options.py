@@ -15,10 +15,10 @@ from bus_core.settings.settings import ENV_PREFIX, Settings, flag_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NO_FLAG = {"namespace", "name"}  # BUS_NAMESPACE and BUS_NAME together say what --bus says
+_NO_FLAG = {"namespace", "name"}  # BUS_NAMESPACE and BUS_NAME together mean the same as --bus
 
 output_option = click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )
 
 set_option = click.option(
@@ -26,12 +26,12 @@ set_option = click.option(
     "assignments",
     metavar="DRIVER.FIELD=VALUE",
     multiple=True,
-    help="A setting of the driver; may be given many times.",
+    help="A setting of the driver; repeatable.",
 )
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
-    """Options for the named settings, or for all. A flag that is not given does not override environment and file."""
+    """Options for the named settings, or for all. A missing flag does not override environment or file."""
 
     def decorate(function: F) -> F:
         chosen = names or tuple(name for name in Settings.model_fields if name not in _NO_FLAG)
@@ -43,15 +43,15 @@ def settings_options(*names: str) -> Callable[[F], F]:
 
 
 def read_settings(flags: dict[str, Any]) -> Settings:
-    """Settings from the flags that were given, over environment and file."""
+    """Settings from the given flags, the environment and the settings file."""
     return load_settings({name: value for name, value in flags.items() if value is not None})
 
 
 def read_assignments(assignments: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """`--set DRIVER.FIELD=VALUE` by driver and field.
+    """Group the assignments `DRIVER.FIELD=VALUE` by driver and field.
 
     Raises:
-        ConfigurationError: an assignment of another form.
+        ConfigurationError: an assignment has another form.
     """
     found: dict[str, dict[str, str]] = {}
     for assignment in assignments:

@@ -1,4 +1,4 @@
-"""Command line: `bus run`. It serves one bus until a signal stops it."""
+"""Command line: `bus run`. It serves one bus until a signal."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ log = get_logger("bus_core.run")
 def run(assignments: tuple[str, ...], **flags: Any) -> None:
     """Serve one bus until SIGTERM or Ctrl-C.
 
-    Its channels receive events, and its subscriptions deliver them. When it stops, it delivers the events that it has
-    accepted, for at most --drain-timeout seconds.
+    Its channels receive events, and its subscriptions deliver them. After the signal it delivers the events that it
+    has accepted, for at most --drain-timeout seconds.
     """
     settings = read_settings(flags)
     set_up_logging(settings.log_level, settings.log_format)

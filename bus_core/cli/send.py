@@ -32,14 +32,16 @@ DEFAULT_TO = "http://127.0.0.1:8080/"
 
 @click.command()
 @click.argument("channel", metavar="[NAMESPACE/]CHANNEL")
-@click.option("--to", default=DEFAULT_TO, show_default=True, metavar="URL", help="Where the bus receives events.")
+@click.option("--to", default=DEFAULT_TO, show_default=True, metavar="URL", help="Address of the bus.")
 @click.option("--data", metavar="TEXT", help="The event's data; - reads standard input.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="Read the event's data from a file.")
 @click.option("--type", "type_", default="com.example.event", show_default=True, help="CloudEvents type.")
 @click.option("--source", default="/bus/send", show_default=True, help="CloudEvents source.")
-@click.option("--header", "headers", multiple=True, metavar="K=V", help="A further header; may be given many times.")
-@click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many events to send.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; without it, no pause.")
+@click.option("--header", "headers", multiple=True, metavar="K=V", help="An additional header; repeatable.")
+@click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="Number of events to send.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second [default: as fast as possible]."
+)
 @output_option
 def send(
     channel: str,
@@ -53,9 +55,9 @@ def send(
     rate: float | None,
     output: str,
 ) -> None:
-    """Send CloudEvents to a channel, and count the answers. Exit code 1 unless all were accepted.
+    """Send CloudEvents to a channel, and count the answers. The exit code is 1 unless the bus accepts all.
 
-    A channel may also be written as CHANNEL.NAMESPACE, as in the host that events are sent to.
+    CHANNEL.NAMESPACE, the form of the Host header, also names a channel.
     """
     name, namespace = _channel(channel)
     payload = _payload(data, file)
@@ -72,7 +74,7 @@ def send(
     try:
         for _ in _paced(count, rate):
             try:
-                # Encoded here, so that every header goes: which of them travel on is for the bus to decide.
+                # Encoded here, so that the dispatcher sends every header. The bus selects the headers to forward.
                 event = encode(make_event(payload, type_=type_, source=source, headers=extra))
                 reply = dispatcher.send(route, event)
                 answers[str(reply.status)] += 1
@@ -103,26 +105,24 @@ def _channel(text: str) -> tuple[str, str]:
     parts = [name, namespace] if slash else [name]
     if not all(len(part) <= 63 and DNS_LABEL.fullmatch(part) for part in parts):
         raise ConfigurationError(
-            f"{text!r} names no channel: write [NAMESPACE/]CHANNEL or CHANNEL.NAMESPACE, for example default/orders"
+            f"{text!r} does not name a channel: write [NAMESPACE/]CHANNEL or CHANNEL.NAMESPACE, such as default/orders"
         )
     return name, namespace or DEFAULT_NAMESPACE
 
 
 def _check(event: Message) -> None:
-    """Hear of a header that no request may have, or an attribute without a value, before anything is sent."""
+    """Refuse an invalid header, or an empty CloudEvents attribute, before the first event is sent."""
     try:
         encode(event)
     except InvalidMessageError as error:
         raise ConfigurationError(f"{error}; nothing was sent") from None
     for name in ("ce-type", "ce-source", "ce-id", "ce-specversion"):
         if not event.headers[name].strip():
-            raise ConfigurationError(
-                f"{name} is empty, and every CloudEvent has one: give it a value; nothing was sent"
-            )
+            raise ConfigurationError(f"{name} is empty, but every CloudEvent needs it: set a value; nothing was sent")
 
 
 def _paced(count: int, rate: float | None) -> Iterator[int]:
-    """Counts up to `count`, at the rate, with a progress bar where there are many and somebody watches."""
+    """Count up to `count` at the rate. Show a progress bar for several events on a terminal."""
     console = Console(stderr=True)
     numbers = track(range(count), "sending", console=console) if count > 1 and console.is_terminal else range(count)
     began = time.monotonic()
@@ -150,5 +150,5 @@ def _header(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise ConfigurationError(f"--header {text!r} cannot be read; write --header NAME=VALUE")
     if name.lower() in FRAMING_HEADERS:
-        raise ConfigurationError(f"--header {text!r} belongs to the connection, not to the event; leave it out")
+        raise ConfigurationError(f"--header {text!r} belongs to the connection, not to the event; remove it")
     return name, value

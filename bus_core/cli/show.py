@@ -1,4 +1,4 @@
-"""Command line: `bus plugins`, `bus validate`: list the installed drivers, check manifests. Neither runs a bus."""
+"""Command line: `bus plugins`, which lists the installed drivers, and `bus validate`, which checks manifests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bus_core.driver.loader import InstalledDriver, installed_drivers
 @click.command()
 @output_option
 def plugins(output: str) -> None:
-    """List the installed drivers, and say why one would be refused."""
+    """List the installed drivers, and why the host would refuse any."""
     drivers = installed_drivers()
     if output == "json":
         click.echo(json.dumps([dataclasses.asdict(driver) for driver in drivers], indent=2))
@@ -41,7 +41,7 @@ def _describe(driver: InstalledDriver) -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @output_option
 def validate(paths: tuple[Path, ...], output: str) -> None:
-    """Check manifests: schema, and references between resources."""
+    """Check the schema of manifests, and the references between resources."""
     keys, errors = check_manifests(paths)
     if output == "json":
         report: dict[str, Any] = {

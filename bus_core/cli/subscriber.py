@@ -1,4 +1,4 @@
-"""Command line: the subscriber of `bus demo`, a small HTTP server that shows events and answers some of them."""
+"""Command line: the subscribers of `bus demo`, a small HTTP server that shows events and replies to some."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Arrival:
 
 
 class Subscriber:
-    """Listens on its own thread. `http://NAME.localhost:PORT/` is the subscriber NAME; `answering` ones reply.
+    """Serves several subscribers on its own thread: `http://NAME.localhost:PORT/` is the subscriber NAME.
 
     Args:
         address: HOST:PORT to listen on.
-        answering: whose subscribers answer with an event of their own.
-        arrived: told of every event, on the server's thread.
+        answering: the names of the subscribers that reply with an event.
+        arrived: called with every event, on the server's thread.
     """
 
     def __init__(self, address: str, answering: set[str], arrived: Callable[[Arrival], None]) -> None:

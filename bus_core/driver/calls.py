@@ -16,7 +16,7 @@ from bus_core.model.references import ChannelReference
 from bus_core.model.resources import AnyBus
 
 _RECEIVE = ("channel", "message", "parameters")
-"""The arguments that the contract offers to `receive`, in its order. A driver may take fewer."""
+"""The arguments that the contract offers to `receive`, in order. A driver may take fewer."""
 
 
 class DriverHooks:
@@ -28,7 +28,7 @@ class DriverHooks:
         declared: the parameters that the driver declares.
 
     Raises:
-        DriverError: the instance has a hook that no specification knows.
+        DriverError: the instance has a hook that the contract does not declare.
     """
 
     def __init__(self, name: str, instance: object, declared: Sequence[Parameter]) -> None:
@@ -43,15 +43,15 @@ class DriverHooks:
         self.name = name
         self.declared = declared
         self.resources = cast(ResourceHooks, manager.hook)
-        """The driver's resource hooks. pluggy takes keyword arguments only, and all that the contract lists; it hands
-        a driver those that it takes."""
+        """The driver's resource hooks. Call them with keyword arguments, and with all that the contract lists: pluggy
+        passes to a driver those that it takes."""
         (receive,) = manager.hook.receive.get_hookimpls()
         self._receive = cast("Callable[..., Awaitable[None] | None]", receive.function)
         self._receive_names = tuple(receive.argnames)
         self._receives_two = self._receive_names == _RECEIVE[:2]
         self._receives_all = self._receive_names == _RECEIVE
         self.receive_is_async = inspect.iscoroutinefunction(receive.function)
-        """Whether `receive` is an `async def`: then calling it returns an awaitable."""
+        """Whether `receive` is an `async def`: a call then returns an awaitable."""
         self._sync_bus: Callable[..., Any] = manager.hook.sync_bus
 
     def sync_bus(self, bus: AnyBus) -> None:
@@ -61,9 +61,9 @@ class DriverHooks:
     def receive(
         self, channel: ChannelReference, message: Message, parameters: ResolvedParameters
     ) -> Awaitable[None] | None:
-        """Call the driver's `receive` with those arguments that it takes.
+        """Call the driver's `receive` with the arguments that it takes.
 
-        Not through pluggy, whose loop over all implementations costs 3 % of an event with one subscription.
+        The call bypasses pluggy: its loop over all implementations costs 3 % of an event with one subscription.
         """
         if self._receives_two:
             return self._receive(channel, message)

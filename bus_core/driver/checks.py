@@ -1,7 +1,7 @@
 """Driver contract, checked: whether a class is a driver that this host can run.
 
-The host checks a driver class before it forks the workers, and reports each problem as one sentence that names the
-cure. pluggy 1.7 itself accepts a class that lacks a hook, and a hook without `@hookimpl`, in silence (measured).
+The host checks a driver class before it forks the workers, and reports each problem as one sentence with the remedy.
+pluggy 1.7 silently accepts a class that lacks a hook, and a hook without `@hookimpl` (measured).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DriverClass:
     Attributes:
         name: the entry point's name.
         cls: the class.
-        parameters: those that it declares.
+        parameters: the parameters that it declares.
         settings: its settings class, or None.
     """
 
@@ -42,7 +42,7 @@ class DriverClass:
         """Make this worker's instance of the driver.
 
         Raises:
-            DriverError: the instance has a hook that no specification knows.
+            DriverError: the instance has a hook that the contract does not declare.
             Exception: any error of the driver's own `__init__`.
         """
         return DriverHooks(self.name, self.cls(context), self.parameters)
@@ -56,7 +56,7 @@ def check_driver(name: str, cls: object) -> DriverClass:
         cls: the entry point's value.
 
     Raises:
-        DriverError: the class breaks the contract; the text names the problem and its cure.
+        DriverError: the class breaks the contract; the text names the problem and the remedy.
     """
     if not inspect.isclass(cls):
         raise _refused(name, f"its entry point names {cls!r}; it must name the driver class, as in 'my_bus:MyBus'")
@@ -70,7 +70,9 @@ def check_driver(name: str, cls: object) -> DriverClass:
     for attribute in marked:
         if attribute not in _HOOKS:
             hint = did_you_mean(attribute, _HOOKS, f"the hooks are {', '.join(_HOOKS)}")
-            raise _refused(name, f"{cls.__name__}.{attribute} is marked @hookimpl but there is no such hook; {hint}")
+            raise _refused(
+                name, f"{cls.__name__}.{attribute} is marked @hookimpl, but the contract has no such hook; {hint}"
+            )
     for hook in _HOOKS:
         if hasattr(cls, hook) and hook not in marked:
             raise _refused(
@@ -94,7 +96,7 @@ def _refused(name: str, problem: str) -> DriverError:
 def _check_signature(name: str, cls: type, hook: str) -> None:
     function = inspect.unwrap(getattr(cls, hook))
     if hook != "receive" and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
-        raise _refused(name, f"{cls.__name__}.{hook} is an async def; only receive may be one, write a plain def")
+        raise _refused(name, f"{cls.__name__}.{hook} is an async def; write a plain def: only receive may be async")
     specification = BusSyncing if hook in _OPTIONAL else Driver
     allowed = list(inspect.signature(getattr(specification, hook)).parameters)[1:]
     for argument in list(inspect.signature(function).parameters.values())[1:]:

@@ -1,7 +1,7 @@
-"""Driver contract: the hooks that a driver implements, and the context that the host hands to it.
+"""Driver contract: the hooks that a driver implements, and the context that it gets from the host.
 
-Each method is a pluggy hook. An implementation carries `@hookimpl` and may take fewer arguments than are listed here.
-Returning means done; raising means failed. `bus_core.model.errors` says what each error leads to.
+Each method is a pluggy hook. An implementation is marked `@hookimpl`, and may take fewer arguments than the hook lists.
+A hook that returns has succeeded; a hook that raises has failed. `bus_core.model.errors` lists each error's effect.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from bus_core.model.resources import AnyBus, Channel, Subscription
 
 PROJECT = "bus_core"
 API = 1
-"""The version of this contract. A driver class says `api = 1`; the host refuses any other."""
+"""The version of this contract. A driver class declares `api = 1`; the host refuses any other version."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class ResourceHooks(Protocol):
-    """The four hooks of a resource's way. This is the one place where their arguments are declared.
+    """The four hooks for channels and subscriptions. Their arguments are declared here only.
 
-    They are plain functions, idempotent, called on the monitor's threads, and serialised per channel.
+    Write them as plain, idempotent functions. The monitor calls them on its threads, one at a time for each channel.
     """
 
     @hookspec(firstresult=True)
     def provision(self, channel: Channel, parameters: ResolvedParameters) -> None:
-        """Make the assets outside the process that back the channel. Runs only on the leader of the provisioners.
+        """Create the assets that back the channel, such as a topic. Runs only on the leader of the provisioners.
 
         Raises:
-            TemporaryError: requeued after its `retry_after`.
-            PermanentError: the channel's condition turns False; it is not requeued.
+            TemporaryError: the host calls the hook again after `retry_after` seconds.
+            PermanentError: the channel's condition turns False; the host calls the hook again when the channel changes.
         """
 
     @hookspec(firstresult=True)
     def unprovision(self, channel: Channel, parameters: ResolvedParameters) -> None:
-        """Remove what `provision` made. Runs only on the leader, perhaps in a process that never provisioned."""
+        """Remove the assets of the channel. Runs only on the leader, which may never have called `provision`."""
 
     @hookspec(firstresult=True)
     def subscribe(
@@ -59,104 +59,104 @@ class ResourceHooks(Protocol):
         parameters: ResolvedParameters,
         channel_parameters: ResolvedParameters,
     ) -> None:
-        """Start carrying the channel's events to the subscription. Runs in every worker, and again when the
-        subscriber, the parameters or the bus change. Returns once every event accepted from then on will arrive."""
+        """Start to deliver the channel's events to the subscription. Runs in every worker, and again when the
+        subscriber, the parameters or the bus change. After it returns, every newly accepted event must arrive."""
 
     @hookspec(firstresult=True)
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> None:
-        """Stop carrying events to a subscription that was deleted. Not called on shutdown. Must be safe in N workers,
-        and also where this process never called `subscribe`."""
+        """Stop delivering events to a deleted subscription. Not called on shutdown. Several workers may call it, also
+        a worker that never called `subscribe`."""
 
 
 class Driver(ResourceHooks, Protocol):
-    """A bus driver: the resource hooks, and `receive`, which is called concurrently."""
+    """A bus driver: the resource hooks and `receive`."""
 
     @hookspec(firstresult=True)
     def receive(
         self, channel: ChannelReference, message: Message, parameters: ResolvedParameters
     ) -> Awaitable[None] | None:
-        """Take one event. A plain `def` runs on the worker's thread pool, an `async def` on its event loop.
-        Returning answers the sender 202: from then on the event must not be lost by this driver's doing.
+        """Accept one event. A plain `def` runs on the worker's thread pool, an `async def` on its event loop. Called
+        concurrently. When it returns, the sender gets 202, and the driver is responsible for the event.
 
         Raises:
-            MessageTooLargeError: 413. InvalidMessageError: 400. TemporaryError, BusyError: 503 + Retry-After.
+            MessageTooLargeError: the sender gets 413. InvalidMessageError: 400. TemporaryError: 503 with Retry-After.
             Anything else: 500.
         """
 
 
 class BusSyncing(Protocol):
-    """Optional: a driver that wants to know when its Bus resource changes."""
+    """An optional hook: the driver learns when its Bus resource changes."""
 
     @hookspec(firstresult=True)
     def sync_bus(self, bus: AnyBus) -> None:
-        """The Bus was read for the first time, or has changed. Called before any other resource hook."""
+        """Apply a Bus that is new or has changed. Called before any other resource hook."""
 
 
 class Outcome(enum.Enum):
-    """How a delivery ended for good. After each of these a durable driver may commit."""
+    """The final result of a delivery. A durable driver may commit the event after each of them."""
 
     DELIVERED = "delivered"
     DEAD_LETTERED = "dead_lettered"
     REJECTED = "rejected"
-    """A final refusal, and no dead-letter sink: counted and logged with its reason."""
+    """The subscriber refused the event, and there is no dead-letter sink. The host counts and logs it."""
 
 
 class Publish(Protocol):
-    """To all subscriptions of a channel, or to none."""
+    """Queues an event for all subscriptions of a channel, or for none."""
 
     def __call__(self, channel: ChannelReference, message: Message) -> None:
         """Never blocks; safe from any thread and from the event loop.
 
         Raises:
-            BusyError: some lane is full; nothing was queued for anyone.
+            BusyError: a lane is full; the event was queued for no subscription.
         """
 
 
 class Submit(Protocol):
-    """To one subscription."""
+    """Queues an event for one subscription."""
 
     def __call__(
         self, subscription: SubscriptionReference, message: Message, *, key: str | None = None
     ) -> Future[Outcome]:
         """Never blocks; safe from any thread and from the event loop. Events of one `key` stay in order.
 
-        The Future ends with an `Outcome`; with `UnavailableError` (tries spent, no sink) or cancelled, the event is
-        not settled and the driver submits it again later. Its callbacks may run on the event loop: they must not block.
+        The Future's result is an `Outcome`. If it raises `UnavailableError` (all tries failed, no sink) or is
+        cancelled, the driver must submit the event again. Its callbacks may run on the event loop: they must not block.
 
         Raises:
-            BusyError: the lane is full or stalled; pause, and submit again later.
-            UnknownSubscriptionError: there is no such subscription in this process.
+            BusyError: the lane is full or stalled; submit again later.
+            UnknownSubscriptionError: this process has no such subscription.
         """
 
 
 class Report(Protocol):
-    """Says how a subscription is, beyond what its hooks raise."""
+    """Reports a problem of a subscription outside of its hooks."""
 
     def __call__(self, subscription: SubscriptionReference, reason: str = "", message: str = "") -> None:
-        """Never blocks; safe from any thread. It stands until it is replaced, taken back or the subscription is gone.
+        """Never blocks; safe from any thread. A report holds until the next one, or until the subscription is deleted.
 
         Args:
-            subscription: whose condition `Dispatching`, and with it `Ready`, turns False.
-            reason: one word in CamelCase, such as `Blocked`; empty: all is well again.
-            message: for people: what is the matter and where.
+            subscription: its conditions `Dispatching` and `Ready` turn False.
+            reason: one word in CamelCase, such as `Blocked`; empty: the problem is solved.
+            message: a sentence for people that names the problem and its place.
         """
 
 
-# wide: each attribute is a part of the contract that drivers use by name.
+# wide: drivers use each attribute by its name.
 @dataclass(frozen=True, slots=True)
 class DriverContext:
-    """What the host hands to `Driver.__init__`.
+    """The argument of `Driver.__init__`.
 
     Attributes:
         bus: the bus this process serves.
         settings: an instance of the driver's own settings class, or None if it declares none.
         logger: bound to the bus and the driver's name.
-        exit_stack: closed once at shutdown, after the lanes have drained: commit, flush, close.
-        stopping: set when the driver should take no more in.
+        exit_stack: closed once at shutdown, after the lanes have drained. Register commit, flush and close here.
+        stopping: set at shutdown. The driver then reads no more events from its broker.
         publish: see `Publish`.
         submit: see `Submit`.
         report: see `Report`.
-        forwarded: which headers of an event travel on, for a driver that reads events which others wrote.
+        forwarded: selects the headers to forward, for a driver that reads events of other programs.
     """
 
     bus: BusReference
@@ -173,8 +173,8 @@ class DriverContext:
 class DriverSettings(BaseModel):
     """The base of a driver's settings class: one pydantic field per setting, `SecretStr` for secrets.
 
-    Read from `--set DRIVER.FIELD=VALUE`, the environment `DRIVER_FIELD`, a file `DRIVER_FIELD` in `--secrets-dir`, the
-    section `DRIVER:` of the settings file, then the field's default; the first of these wins. A field of type
+    The places of a value, highest first: `--set DRIVER.FIELD=VALUE`, the environment variable `DRIVER_FIELD`, a file
+    `DRIVER_FIELD` in `--secrets-dir`, the section `DRIVER:` of the settings file, the field's default. A field of type
     `dict[str, str]` takes `--set DRIVER.FIELD.ANY.KEY=VALUE`.
     """
 

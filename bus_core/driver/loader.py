@@ -17,7 +17,7 @@ GROUP = "bus_core.drivers"
 
 @dataclass(frozen=True, slots=True)
 class InstalledDriver:
-    """One entry point of the group: what `bus plugins` shows. `problem` says why the host would refuse it."""
+    """One entry point of the group, as `bus plugins` shows it. `problem`: why the host would refuse it."""
 
     name: str
     package: str
@@ -28,7 +28,7 @@ class InstalledDriver:
 
 
 def installed_drivers() -> list[InstalledDriver]:
-    """Every driver installed in this environment, by name, the refused ones with the reason."""
+    """Every driver installed in this environment, by name. A driver that the host would refuse has a `problem`."""
     drivers = []
     for point in sorted(_entry_points(), key=lambda point: point.name):
         about = _package(point)
@@ -43,7 +43,7 @@ def installed_drivers() -> list[InstalledDriver]:
 
 
 def driver_names() -> list[str]:
-    """The installed drivers by name, without importing any."""
+    """The names of the installed drivers. Imports none of them."""
     return sorted({point.name for point in _entry_points()})
 
 
@@ -51,12 +51,12 @@ def load_driver(name: str) -> DriverClass:
     """Find the driver by its entry point's name, import it and check its class.
 
     Raises:
-        DriverError: not installed, claimed by two packages, not importable, or not keeping the contract.
+        DriverError: the driver is not installed, is in two packages, cannot be imported, or breaks the contract.
     """
     found = [point for point in _entry_points() if point.name == name]
     if not found:
         names = ", ".join(driver_names()) or "none"
-        raise DriverError(f"driver {name!r} is not installed (installed: {names}); pip install the package that has it")
+        raise DriverError(f"driver {name!r} is not installed (installed: {names}); pip install its package")
     if len(found) > 1:
         packages = " and ".join(sorted(_package(point)[0] for point in found))
         raise DriverError(f"driver {name!r} is claimed by {packages}: uninstall all but one")
@@ -72,7 +72,7 @@ def load_driver(name: str) -> DriverClass:
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
-    # The same distribution can be met twice on sys.path (an editable install beside its metadata): count it once.
+    # A distribution can be on sys.path twice (an editable install beside its metadata): count it once.
     unique = {
         (point.name, point.value, _package(point)[0]): point for point in importlib.metadata.entry_points(group=GROUP)
     }

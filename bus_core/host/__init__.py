@@ -1,1 +1,1 @@
-"""The host: decides what a run is, and puts one bus together. The only place where the two planes meet."""
+"""The host: chooses the bus and the driver of a run, and connects the parts. Only here the two planes meet."""

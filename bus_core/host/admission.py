@@ -13,7 +13,7 @@ from bus_core.model.references import BusReference, ChannelReference
 
 
 class Admission:
-    """The step of an event's way between the receiver and the driver.
+    """Passes each event from the receiver to the driver, or refuses it.
 
         MessageReceiver → Admission.receive → DriverHooks.receive → the driver's receive → context.publish or submit
 
@@ -35,7 +35,7 @@ class Admission:
 
         Raises:
             UnknownChannelError: the bus has no such channel.
-            TemporaryError: the channel cannot take events yet.
+            TemporaryError: the channel does not accept events yet.
             Exception: any error of the driver.
         """
         return self._driver.receive(channel, message, self._parameters(channel))
@@ -47,7 +47,7 @@ class Admission:
             await accepted
 
     def _parameters(self, channel: ChannelReference) -> ResolvedParameters:
-        """The parameters of a channel that can take events."""
+        """The parameters of a channel that accepts events. Raises as `receive` does."""
         view = self._monitor.lookup(channel)
         if view.availability is Availability.READY:
             return view.parameters

@@ -1,4 +1,4 @@
-"""Host: the choice of bus and driver that a folder and a cluster have in common, with the driver's settings."""
+"""Host: the choice of bus, driver and driver settings, as far as folder and cluster share it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_LABEL = 63
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The bus that is served, the driver behind it, and the driver's settings (None if it has none)."""
+    """The bus to serve, its driver, and the driver's settings (None if the driver has none)."""
 
     bus: BusReference
     driver: DriverClass
@@ -33,12 +33,12 @@ def parse_bus(text: str) -> BusReference:
     """The bus that `[NAMESPACE/]NAME` names.
 
     Raises:
-        ConfigurationError: a part is no DNS label (RFC 1123).
+        ConfigurationError: a part is not a DNS label (RFC 1123).
     """
     reference = BusReference.parse(text)
     if not all(len(name) <= _LONGEST_LABEL and DNS_LABEL.fullmatch(name) for name in text.split("/")):
         raise ConfigurationError(
-            f"{text!r} names no bus: names are DNS labels of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
+            f"{text!r} does not name a bus: names are DNS labels of at most 63 characters, a-z, 0-9 and '-' (RFC 1123)"
         )
     return reference
 
@@ -47,8 +47,8 @@ def choose_driver(settings: Settings, bus: BusReference, name: str, assignments:
     """Load a driver and its settings.
 
     Raises:
-        ConfigurationError: the driver is not installed or is refused, its settings are wrong, or settings are given for
-            another driver.
+        ConfigurationError: the driver is not installed or breaks the contract, its settings are invalid, or there are
+            settings for another driver.
     """
     driver = load_driver(name)
     loaded = load_driver_settings(driver.settings, name, assignments.get(name, {}), settings)
@@ -66,8 +66,8 @@ def choose_driver(settings: Settings, bus: BusReference, name: str, assignments:
 
 
 def no_driver_named(bus: BusReference) -> ConfigurationError:
-    """The error for a Bus that names no driver where no flag does."""
+    """The error when neither the Bus nor a flag names a driver."""
     names = ", ".join(driver.name for driver in installed_drivers()) or "none"
     return ConfigurationError(
-        f"the bus {bus} names no driver: set spec.driver, or give --driver NAME (installed: {names})"
+        f"the bus {bus} does not name a driver: set spec.driver, or give --driver NAME (installed: {names})"
     )

@@ -29,14 +29,14 @@ log = telemetry.get_logger(__name__)
 
 
 class StoppedError(Exception):
-    """SIGTERM or SIGINT came before the Bus could be read."""
+    """SIGTERM or SIGINT arrived before the Bus could be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class FromCluster:
     """Resources come from an API server, and the holder of the Lease leads. Each worker has its own connections.
 
-    `host_lock` is made before the fork: the workers of this host share it.
+    The workers of this host share `host_lock`, so it is created before the fork.
     """
 
     master: str
@@ -67,17 +67,17 @@ class FromCluster:
 
 
 def choose_from_cluster(settings: Settings, assignments: Assignments) -> tuple[Choice, FromCluster]:
-    """Choose bus and driver. If only the Bus names the driver, this waits for the API server and for the Bus.
+    """Choose bus and driver. If only the Bus names the driver, wait for the API server and the Bus.
 
-    Call it on the main thread: it handles SIGTERM and SIGINT while it waits.
+    Call it on the main thread: it handles SIGTERM and SIGINT during the wait.
 
     Raises:
-        ConfigurationError: the settings do not say which bus or driver is meant, or the kubeconfig cannot be used.
-        StoppedError: SIGTERM or SIGINT came while this waited.
+        ConfigurationError: the settings do not name the bus or the driver, or the kubeconfig cannot be used.
+        StoppedError: SIGTERM or SIGINT arrived during the wait.
     """
     if settings.master and not _is_address(settings.master):
         raise ConfigurationError(
-            f"{settings.origin('master')} {settings.master} is no address of an API server: write https://HOST:PORT"
+            f"{settings.origin('master')} {settings.master} is not the address of an API server: write https://HOST:PORT"
         )
     if not settings.bus_name:
         raise ConfigurationError("which bus? give --bus [NAMESPACE/]NAME, or set BUS_NAMESPACE and BUS_NAME")
@@ -92,7 +92,7 @@ def choose_from_cluster(settings: Settings, assignments: Assignments) -> tuple[C
         watch_timeout=settings.watch_timeout,
         lease_duration=settings.lease_duration,
     )
-    client = origin.connect()  # fails here, once, and not in each worker
+    client = origin.connect()  # an error is reported here once, and not by each worker
     name = settings.driver or _driver_in_cluster(client, reference)
     return choose_driver(settings, reference, name, assignments), origin
 
@@ -101,18 +101,18 @@ def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # from a port that is no number, or half a bracket
+    except ValueError:  # the port is not a number, or a bracket is missing
         return False
 
 
 def _pod_namespace() -> str:
-    """The namespace of this pod: a ClusterBus has none of its own."""
+    """The namespace of this pod, for a ClusterBus, which has no namespace."""
     path = TOKEN.with_name("namespace")
     return path.read_text().strip() if path.exists() else "default"
 
 
 def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
-    """The driver that the Bus names. Waits until the Bus can be read, and logs why it waits."""
+    """The driver that the Bus names. Waits until the Bus can be read, and logs the reason."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -128,13 +128,15 @@ def _driver_in_cluster(client: ClusterClient, reference: BusReference) -> str:
             except ApiError as error:
                 reason = str(error)
                 if error.unreachable:
-                    wait = error.retry_after  # the client backs off for all its callers
+                    wait = error.retry_after  # the circuit breaker's back-off, common to all callers
             else:
                 if isinstance(bus, Bus | ClusterBus):
                     return _named_driver(bus)
                 reason = f"there is no bus {reference}"
             if reason != logged:
-                log.warning("waiting for the bus, which names the driver; --driver would not wait", detail=reason)
+                log.warning(
+                    "waiting for the bus, because it names the driver; with --driver there is no wait", detail=reason
+                )
             logged = reason
             if stop.wait(wait):
                 break

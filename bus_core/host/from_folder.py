@@ -25,7 +25,7 @@ log = telemetry.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FromFolder:
-    """Resources come from a folder of manifests, and the processes of one machine elect a leader by file locks."""
+    """Resources come from a folder of manifests. The processes of one machine elect a leader by file locks."""
 
     folder: Path
     state_dir: Path
@@ -48,12 +48,12 @@ def choose_from_folder(settings: Settings, path: Path, assignments: Assignments)
     """Choose bus and driver from the manifests of a folder.
 
     Raises:
-        ConfigurationError: there is no such folder, it does not say which bus or driver is meant, or the state
-            directory cannot be used.
+        ConfigurationError: the folder does not exist, does not determine the bus or the driver, or the state directory
+            cannot be used.
     """
     folder = read_folder(path)
     if not folder.exists:
-        raise ConfigurationError(f"--manifests {path} is no folder")
+        raise ConfigurationError(f"--manifests {path} is not a folder")
     reference = _which_bus(settings, folder)
     found = _find_bus(folder, reference)
     name = _which_driver(settings, reference, found, folder)
@@ -61,7 +61,7 @@ def choose_from_folder(settings: Settings, path: Path, assignments: Assignments)
     if found is None:
         _log_made_bus(folder, reference)
     state_dir = settings.state_dir or default_state_dir(path, reference)
-    StateDirectory(state_dir, path)  # fails here, once, and not in each worker
+    StateDirectory(state_dir, path)  # an error is reported here once, and not by each worker
     extra = () if found else (bus_object(reference, name),)
     return choice, FromFolder(path, state_dir, settings.allow_empty, extra)
 
@@ -72,14 +72,14 @@ def _which_bus(settings: Settings, folder: Folder) -> BusReference:
     buses = folder.buses
     if len(buses) == 1:
         return buses[0].reference
-    if folder.errors:  # the bus may stand in the file that is broken
+    if folder.errors:  # the broken file may contain the bus
         raise ConfigurationError(f"which bus? {_mistakes(folder)}, or give --bus [NAMESPACE/]NAME")
     known = ", ".join(str(bus.reference) for bus in buses) or "none"
     raise ConfigurationError(f"which bus? give --bus [NAMESPACE/]NAME (in {folder.path}: {known})")
 
 
 def _mistakes(folder: Folder) -> str:
-    """The first mistake of a folder that has some, and how to see the others."""
+    """The first mistake of a folder, and the command that shows the others."""
     return f"{folder.errors[0]}; correct it (bus validate {folder.path} shows every mistake)"
 
 
@@ -88,22 +88,22 @@ def _find_bus(folder: Folder, reference: BusReference) -> AnyBus | None:
 
 
 def _log_made_bus(folder: Folder, reference: BusReference) -> None:
-    """Log that a Bus is made in memory. It is a warning where the name may be mistyped: no channel names it, or there
-    is another Bus."""
+    """Log that a Bus is created in memory. It is a warning if the name may be mistyped: no channel names the Bus, or
+    there is another Bus."""
     buses = [str(bus.reference) for bus in folder.buses]
     named = folder.names_bus(reference)
     there = f"there is {', '.join(buses) or 'none'}" + ("" if named else ", and no channel names it")
     say = log.info if named and not buses else log.warning
     kind = "Bus" if reference.namespace else "ClusterBus"
-    say(f"there is no {kind} {reference} in {folder.path} ({there}); one is made in memory")
+    say(f"there is no {kind} {reference} in {folder.path} ({there}); creating one in memory")
 
 
 def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | None, folder: Folder) -> str:
     said = found.spec.driver if found else ""
     if said and settings.driver and said != settings.driver:
         raise ConfigurationError(
-            f"the bus {reference} says driver {said!r}, {settings.origin('driver')} says {settings.driver!r}; "
-            "drop one of the two"
+            f"the bus {reference} has driver {said!r}, but {settings.origin('driver')} is {settings.driver!r}; "
+            "remove one of the two"
         )
     if said or settings.driver:
         return said or settings.driver
@@ -111,7 +111,7 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
         raise no_driver_named(reference)
     if folder.errors:
         raise ConfigurationError(
-            f"no bus {reference} can be read: {_mistakes(folder)}, or give --driver to make one in memory"
+            f"no bus {reference} can be read: {_mistakes(folder)}, or give --driver to create one in memory"
         )
     hint = (
         ""
@@ -119,5 +119,5 @@ def _which_driver(settings: Settings, reference: BusReference, found: AnyBus | N
         else f" (a bus without a namespace is a ClusterBus; did you mean default/{reference}?)"
     )
     raise ConfigurationError(
-        f"there is no bus {reference} in {folder.path}{hint}; add it, or give --driver to make one in memory"
+        f"there is no bus {reference} in {folder.path}{hint}; add it, or give --driver to create one in memory"
     )

@@ -15,8 +15,8 @@ class HostHooks:
     Called on the monitor's threads, one call at a time for each channel.
 
     Args:
-        driver: whose hooks are called.
-        delivery: where each subscription gets its lane.
+        driver: provides the hooks.
+        delivery: has a lane for each subscription.
     """
 
     def __init__(self, driver: DriverHooks, delivery: Delivery) -> None:
@@ -28,20 +28,20 @@ class HostHooks:
         self._closed = False
 
     def close(self) -> None:
-        """Refuse every later call: the driver is closing. A call that is running goes on."""
+        """Refuse every later call, because the driver is closing. A running call continues."""
         self._closed = True
 
     def sync_bus(self, bus: AnyBus) -> None:
         """Hand the Bus to the driver.
 
         Raises:
-            PermanentError: the Bus names another driver than this host runs.
+            PermanentError: the Bus names a driver that this host does not run.
         """
         self._require_open()
         if bus.spec.driver not in ("", self.driver_name):
             raise PermanentError(
-                f"the bus names the driver {bus.spec.driver!r} and this host runs {self.driver_name!r}: "
-                "start it without --driver, or with the same"
+                f"the bus names the driver {bus.spec.driver!r}, but this host runs {self.driver_name!r}: "
+                "restart the host without --driver, or with the same driver"
             )
         self._driver.sync_bus(bus)
 
@@ -73,7 +73,7 @@ class HostHooks:
                 channel_parameters=channel_parameters,
             )
         except BaseException:
-            if subscription.uid not in self._open:  # a subscription that worked before keeps its lane
+            if subscription.uid not in self._open:  # keep the lane of a subscription that worked before
                 self._delivery.close(subscription.reference)
             raise
         self._open.add(subscription.uid)

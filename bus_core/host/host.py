@@ -1,7 +1,7 @@
-"""Host: one worker's share of a bus. It makes the parts, connects them, and starts and stops them.
+"""Host: one worker's share of a bus. It creates the parts, connects them, and starts and stops them.
 
 Events go server → receiver → admission → driver → delivery → dispatch; resources go source → monitor → hooks → driver.
-The two streams meet here alone. `bus_core.host.upcalls` lists the calls that lead upward.
+The two streams meet only here. `bus_core.host.upcalls` lists the calls that lead upward.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Host:
     """One worker's share of a bus: a `bus_core.data_plane.server.Service`.
 
     Args:
-        config: of this run, shared by all workers.
-        events: the address on which events are received.
-        admin: the address of health and metrics.
+        config: the run config, shared by all workers.
+        events: the address for events.
+        admin: the address for health and metrics.
 
     Raises:
         ConfigurationError: the driver, or the source of the resources, cannot be used.
@@ -91,12 +91,12 @@ class Host:
         self._receiver = receiver
 
     def app_at(self, address: tuple[str, int]) -> ASGIApp:
-        """The admin pages for the admin socket, the receiver for the other one."""
+        """The admin pages for the admin socket, the receiver for the other socket."""
         app: ASGIApp = self._admin_app.asgi if address == self._admin else self._receiver.asgi
         return app
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start watching. Returns at once; until the resources are read, events are answered 503."""
+        """Start watching. Returns at once. Until the resources have been read, senders get 503."""
         self.delivery.attach(loop)
         self._monitor_thread.start()
 

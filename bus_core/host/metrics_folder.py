@@ -1,7 +1,7 @@
-"""Host, metrics folder: where the workers of one run share their metrics, and how folders of killed runs go.
+"""Host, metrics folder: the workers of one run share their metrics in it. A start removes folders of killed runs.
 
-A run that is ended by `kill -9` cannot remove its folder. So each run holds a lock on a file in its folder, which the
-kernel frees when the last process of the run has ended, and each run removes the folders whose lock is free.
+After `kill -9` a run cannot remove its folder. So each run locks a file in its folder, and removes the folders whose
+lock is free. The kernel frees a lock when the last process of its run has ended.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ log = get_logger(__name__)
 
 @contextlib.contextmanager
 def metrics_folder() -> Iterator[Path]:
-    """A new folder, removed at the end, after those of this user whose runs were killed.
+    """Remove this user's folders of killed runs, then create a folder and remove it at the end.
 
-    Processes that are forked meanwhile hold its lock too: the folder stays until the last of them has ended.
+    Forked processes share the folder's lock, so other runs keep the folder until the last of them has ended.
     """
     _remove_abandoned(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
-        # Locked before it has its name: there is no moment at which another run finds the lock free.
+        # The file is locked before it gets its name, so another run never finds the lock free.
         made = folder / f"{LOCK}.new"
         with made.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -43,10 +43,10 @@ def metrics_folder() -> Iterator[Path]:
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another run removes it too, or the lock is held
+        with contextlib.suppress(OSError):  # another run removes the folder now, or holds the lock
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
             with (folder / LOCK).open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder)
-                log.info("the metrics folder of a run that was killed is removed", folder=str(folder))
+                log.info("removed the metrics folder of a killed run", folder=str(folder))

@@ -1,4 +1,4 @@
-"""Host, monitor thread: the monitor on a thread of its own, from the start of a worker to its shutdown."""
+"""Host, monitor thread: runs the monitor on its own thread, from the start of a worker to its shutdown."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class MonitorThread:
     """Runs one monitor. Thread-safe.
 
     Args:
-        monitor: the monitor; nothing else runs it.
-        leadership: that of the monitor.
+        monitor: the monitor; only this thread runs it.
+        leadership: the monitor's leadership.
         bus: the bus to watch.
     """
 
@@ -40,12 +40,12 @@ class MonitorThread:
         return self._monitor.problems() if self._thread.is_alive() else ["the monitor has ended"]
 
     def stop(self) -> None:
-        """Start no hook from now on, wait for those that run, and give leadership up. Blocks without limit."""
+        """Start no more hooks, wait for the running ones, and give up leadership. Blocks without limit."""
         self._stop.set()
         self._thread.join()
 
     def release_leadership(self) -> None:
-        """Give leadership up although a hook may still run. May block for two seconds."""
+        """Give up leadership although a hook may still run. May block for two seconds."""
         self._leadership.release()
 
     def _run(self) -> None:
@@ -53,4 +53,4 @@ class MonitorThread:
             self._monitor.run(self._bus.namespace, self._bus.name, THREADINESS, self._stop)
         except Exception:
             log.exception("the monitor failed", bus=str(self._bus))
-            self._leadership.release()  # a process whose monitor has ended must not keep others from leading
+            self._leadership.release()  # without a monitor this process must not lead

@@ -20,10 +20,10 @@ from bus_core.settings.settings import Settings
 
 
 def run_bus(config: RunConfig, announce: Callable[[str, str], None]) -> int:
-    """Serve a bus with worker processes until SIGTERM or SIGINT; the exit code.
+    """Serve a bus with worker processes until SIGTERM or SIGINT. Returns the exit code.
 
     Args:
-        config: of this run.
+        config: the run config.
         announce: called with the addresses for events (empty in a provisioner) and for admin, once both are bound.
 
     Raises:
@@ -44,12 +44,12 @@ def run_bus(config: RunConfig, announce: Callable[[str, str], None]) -> int:
 
 
 def serve_bus(config: RunConfig, stop: threading.Event, started: Callable[[Host, str, str], None]) -> None:
-    """Serve a bus in this process, on this thread, until `stop` is set: for a demo, and for tests.
+    """Serve a bus in this process, on this thread, until `stop` is set. For the demo and tests.
 
     Args:
-        config: of this run.
-        stop: ends it.
-        started: called with the host and the addresses for events and for admin, before anything is served.
+        config: the run config.
+        stop: ends serving when set.
+        started: called with the host and the addresses for events and for admin, before serving starts.
 
     Raises:
         ConfigurationError: an address cannot be used.
@@ -63,7 +63,7 @@ def serve_bus(config: RunConfig, stop: threading.Event, started: Callable[[Host,
 
 @dataclass(frozen=True, slots=True)
 class _Sockets:
-    """The listening sockets of a bus, and their addresses. A provisioner has none for events."""
+    """The listening sockets of a bus, and their addresses. A provisioner has no socket for events."""
 
     admin_listener: socket.socket
     events_listener: socket.socket | None

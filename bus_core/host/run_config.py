@@ -1,4 +1,4 @@
-"""Host: the run config. Which bus, on which driver, with resources from where; chosen and checked before the start."""
+"""Host: the run config: the bus, its driver and the source of its resources, chosen and checked before the start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROLES: dict[str, tuple[Role, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything about a run that is known before it starts. Immutable; made once, and shared by all workers."""
+    """Everything that is known of a run before it starts. Immutable; created once, and shared by all workers."""
 
     settings: Settings
     bus: BusReference
@@ -42,22 +42,22 @@ class RunConfig:
         return self.origin.source(self.bus, self.roles)
 
     def leadership(self) -> Leadership:
-        """A new part in the leader election; each worker needs its own."""
+        """A new candidate in the leader election; each worker needs its own."""
         return self.origin.leadership(self.bus)
 
 
 def make_run_config(settings: Settings, assignments: Assignments | None = None) -> RunConfig:
     """Choose the bus and the driver, and check both.
 
-    If only the Bus in a cluster names the driver, this waits for the API server and for the Bus.
+    If only the Bus in a cluster names the driver, wait for the API server and the Bus.
 
     Args:
-        settings: of the host.
+        settings: the host's settings.
         assignments: the texts of `--set DRIVER.FIELD=VALUE`, by driver and field.
 
     Raises:
-        ConfigurationError: something is missing, contradictory or refused; the text names the cure.
-        StoppedError: SIGTERM or SIGINT came while this waited.
+        ConfigurationError: a setting is missing, contradicts another one, or is refused; the text names the remedy.
+        StoppedError: SIGTERM or SIGINT arrived during the wait.
     """
     if DISPATCHER in ROLES[settings.role]:
         _check_addresses(settings)
@@ -78,9 +78,9 @@ def _choose(settings: Settings, assignments: Assignments) -> tuple[Choice, FromF
 
 
 def _check_addresses(settings: Settings) -> None:
-    """Refuse one address for events and for administration: the system would say that another program uses it.
+    """Refuse the same address for events and administration. The system's error would blame another program.
 
-    Two hosts with one port are two addresses, such as 127.0.0.1:8080 and 127.0.0.2:8080, unless one host is a wildcard.
+    127.0.0.1:8080 and 127.0.0.2:8080 are two addresses, but 0.0.0.0:8080 includes both.
     """
     (host, _, port), (admin, _, admin_port) = (text.rpartition(":") for text in (settings.bind, settings.admin_bind))
     one_family = (":" in host) == (":" in admin)
@@ -88,5 +88,5 @@ def _check_addresses(settings: Settings) -> None:
     if port == admin_port and port.strip("0").isdigit() and same:
         first, second = settings.origin("bind"), settings.origin("admin_bind")
         raise ConfigurationError(
-            f"{first} {settings.bind} and {second} {settings.admin_bind} name one address: give each a port of its own"
+            f"{first} {settings.bind} and {second} {settings.admin_bind} are the same address: give each its own port"
         )

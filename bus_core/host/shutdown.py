@@ -1,19 +1,19 @@
 """Host, shutdown: how a worker stops. A sequence of stages that share one budget of time.
 
-At first readiness turns 503, the receiver refuses, idle connections close and the driver's `stopping` is set. Then:
+First /readyz turns 503, the receiver refuses events, idle connections close and the driver's `stopping` is set. Then:
 
-    stage        at most           if it does not end in time
-    receive      3.5 s             the events are cancelled and answered 503: they were not accepted
-    monitor      2 s               the hook that still runs is left behind; this process keeps leading until the driver
-                                   closes, so that no other process calls a leader's hook at the same time
-    drain        --drain-timeout   the events are given up, counted and logged
-    leadership   0.5 s             the process ends soon, and leadership ends with it
-    driver       2 s or more       the driver's exit stack is left behind
+    stage        at most           effect if it runs out of time
+    receive      3.5 s             the remaining events are cancelled and answered 503: the bus did not accept them
+    monitor      2 s               the hook keeps running; this process keeps leading until the driver closes, so that
+                                   no other process calls a leader's hook at the same time
+    drain        --drain-timeout   the remaining events are dropped, counted and logged
+    leadership   0.5 s             leadership ends soon, with the process
+    driver       2 s or more       closing the driver's exit stack is abandoned
     connections  0.5 s             they end with the process
 
-The server kills a worker `--drain-timeout` and `GRACE` seconds after the stop began. The budget is one second less: the
-server needs that second for itself. A stage that ends early leaves its time to the driver. A stage that fails, or does
-not end in time, is logged, and the next one begins.
+The server kills a worker `--drain-timeout` plus `GRACE` seconds after the stop began. The budget is one second less,
+because the server needs that second. A stage that ends early leaves its time to the driver. If a stage fails or runs
+out of time, the worker logs that and begins the next stage.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from bus_core.host.monitor_thread import MonitorThread
 from bus_core.telemetry import get_logger
 
 GRACE = 10.0
-"""Seconds beyond the drain after which the server kills a worker that has not ended."""
+"""Seconds after the drain timeout at which the server kills a worker."""
 
 SERVER = 1.0
-"""Seconds of that for the server itself, which sends its last answers after the shutdown."""
+"""Seconds of `GRACE` in which the server sends its last answers, after the shutdown."""
 
-RECEIVE = 3.0  # and half a second in which the receiver answers the events that it cancels
+RECEIVE = 3.0  # plus half a second in which the receiver answers the events that it cancels
 MONITOR = 2.0
-DRAIN_END = 0.5  # seconds beyond the drain's own time, in which it gives up what is left
+DRAIN_END = 0.5  # seconds after the drain timeout to drop the remaining events
 LEADERSHIP = 0.5
 CONNECTIONS = 0.5
 
@@ -50,12 +50,12 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a shutdown stops.
+    """The parts that a shutdown stops.
 
     Attributes:
-        receiver: refuses events, and ends those that it is receiving.
-        hooks: refuse the monitor's calls once the driver closes.
-        monitor: ends, and gives leadership up.
+        receiver: refuses new events, and ends those that it is receiving.
+        hooks: refuse the monitor's calls from the driver's close on.
+        monitor: ends, and gives up leadership.
         driver_stopping: `DriverContext.stopping`.
         driver_exit: `DriverContext.exit_stack`.
         delivery: drains its lanes.
@@ -75,8 +75,8 @@ class Shutdown:
     """The shutdown of one worker. `run` it once, on the worker's event loop.
 
     Args:
-        parts: what is stopped.
-        drain_timeout: seconds for the lanes to drain.
+        parts: the parts to stop.
+        drain_timeout: seconds that the lanes have to drain.
     """
 
     def __init__(self, parts: Parts, drain_timeout: float) -> None:
@@ -92,7 +92,7 @@ class Shutdown:
         return max(self._deadline - time.monotonic(), 0.0)
 
     async def run(self, connections: Connections) -> None:
-        """Run all stages. Returns within `drain_timeout + GRACE - SERVER` seconds, whatever hangs."""
+        """Run all stages. Returns within `drain_timeout + GRACE - SERVER` seconds, even if a stage hangs."""
         began = time.monotonic()
         self._deadline = began + self._drain_timeout + GRACE - SERVER
         self.has_begun = True
@@ -131,7 +131,9 @@ class Shutdown:
             return
         if cancelled:
             self._left_behind.append("receive")
-            log.warning("events were not received in time and are answered 503", stage="receive", cancelled=cancelled)
+            log.warning(
+                "cancelled events that were not received in time, with 503", stage="receive", cancelled=cancelled
+            )
         else:
             _log_end("receive", began)
 
@@ -142,7 +144,7 @@ class Shutdown:
         return sum(self._parts.delivery.depths().values())
 
     async def _stage(self, name: str, work: Callable[[], None], seconds: float) -> None:
-        """Do one stage's blocking work on a thread of its own. Log how it ended; raise nothing."""
+        """Do the blocking work of one stage on its own thread, and log the result. Never raises."""
         began = time.monotonic()
         thread = _StageThread(work, asyncio.get_running_loop())
         driver = self._parts.hooks.driver_name
@@ -152,13 +154,13 @@ class Shutdown:
         except TimeoutError:
             self._left_behind.append(name)
             log.warning(
-                "a stage of the shutdown did not end in time and is left behind",
+                "a stage of the shutdown did not end in time and is abandoned",
                 stage=name,
                 seconds=round(seconds, 3),
                 driver=driver,
             )
             return
-        except RuntimeError:  # the system gives us no thread
+        except RuntimeError:  # no thread can be started
             log.exception("a stage of the shutdown could not begin", stage=name, driver=driver)
             return
         if thread.error is not None:
@@ -168,7 +170,7 @@ class Shutdown:
 
 
 class _StageThread(threading.Thread):
-    """Does the work of one stage. A daemon: work that hangs must not keep the process alive."""
+    """Does the work of one stage. A daemon thread, so that work that hangs does not keep the process alive."""
 
     def __init__(self, work: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(name="shutdown", daemon=True)
@@ -182,7 +184,7 @@ class _StageThread(threading.Thread):
             self._work()
         except Exception as error:
             self.error = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for this stage any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so the shutdown has ended
             self._loop.call_soon_threadsafe(self.ended.set)
 
 

@@ -1,14 +1,14 @@
-"""Host, upward calls: the five calls by which a lower room reaches a higher one. There are no others.
+"""Host, upward calls: the only five calls from a lower room to a higher one.
 
-    caller      call              reaches     what for
+    caller      call              reaches     purpose
     driver      context.publish   delivery    queue an event for every subscription of a channel
     driver      context.submit    delivery    queue an event for one subscription
-    driver      context.report    monitor     a subscription's condition, as the driver sees it
-    delivery    subscriber_report monitor     a subscription's condition, as its deliveries went
-    dispatch    local_destination monitor     the address of a channel of this bus, which is our own receiver
+    driver      context.report    monitor     set a subscription's condition
+    delivery    subscriber_report monitor     set a subscription's condition from its deliveries
+    dispatch    local_destination monitor     find out whether a destination is a channel of this bus
 
-The host makes delivery before the driver and the monitor after it. So `publish` and `submit` are methods of `Delivery`
-itself; the other three pass through `Upcalls`, which gets the monitor last.
+The host creates delivery, then the driver, then the monitor. So `publish` and `submit` are methods of `Delivery`. The
+other three calls pass through `Upcalls`, which gets the monitor last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bus_core.model.addresses import format_address
 from bus_core.model.references import CHANNEL_SERVICE_SUFFIX, ChannelReference, SubscriptionReference
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where a process reaches itself if it listens on every address."""
+"""The address at which a process reaches itself if it listens on a wildcard address."""
 
 
 class Upcalls:
@@ -36,11 +36,11 @@ class Upcalls:
         self._monitor: Monitor | None = None
 
     def connect(self, monitor: Monitor) -> None:
-        """Say where the calls lead. Call it once, before the monitor starts; an earlier report is ignored."""
+        """Set the monitor. Call it once, before the monitor starts. Earlier reports are ignored."""
         self._monitor = monitor
 
     def report(self, subscription: SubscriptionReference, reason: str = "", message: str = "") -> None:
-        """The driver's report: `bus_core.driver.hookspecs.Report`."""
+        """The driver's report: see `bus_core.driver.hookspecs.Report`."""
         if self._monitor is not None:
             self._monitor.report(subscription, reason, message)
 
@@ -50,14 +50,14 @@ class Upcalls:
             self._monitor.report(subscription, reason, message, reporter="delivery")
 
     def local_destination(self, name: str, namespace: str) -> tuple[str, str] | None:
-        """Where a single-label destination leads if it is a channel of this bus, or the Service of one.
+        """The address of a single-label destination that is a channel of this bus, or the Service of a channel.
 
         Returns:
             The URL of our own receiver and the Host header of the channel; None for any other name.
         """
         channel = ChannelReference(name.removesuffix(CHANNEL_SERVICE_SUFFIX), namespace)
         if channel.name == name and not isinstance(self._config.origin, FromFolder):
-            return None  # in a cluster a name is that of a Service, and the Service of a channel is NAME-channel
+            return None  # in a cluster the name is a Service's, and a channel's Service is NAME-channel
         known = (Availability.READY, Availability.UNPROVISIONED)
         if self._monitor is None or self._monitor.lookup(channel).availability not in known:
             return None

@@ -10,5 +10,5 @@ def format_address(address: tuple[str, int]) -> str:
 
 
 def bracket(host: str) -> str:
-    """A host as it stands before a port: an IPv6 address goes in brackets, anything else stays."""
+    """Put an IPv6 address in brackets; return any other host unchanged."""
     return f"[{host}]" if ":" in host else host

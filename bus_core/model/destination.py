@@ -50,17 +50,17 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
     """Read a destination. A single-label name becomes NAME.NAMESPACE.svc.cluster.local; a URL is not changed.
 
     Raises:
-        DestinationError: it is neither a DNS name nor an http(s) URL, or has user information or a fragment.
+        DestinationError: the text is neither a DNS name nor an http(s) URL, or has user information or a fragment.
     """
     if not text:
         raise DestinationError("the destination is empty: write a DNS name or an http(s) URL")
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise DestinationError(
-            f"the destination {_shown(text)} holds a blank, a control character or a letter outside ASCII:"
+            f"the destination {_shown(text)} contains a space, a control character or a non-ASCII letter:"
             " write them percent-encoded, and a host name in its xn-- form"
         )
     if "#" in text:
-        raise _refused(text, "has a fragment (#), which is never sent: leave it out")
+        raise _refused(text, "has a fragment (#), which HTTP never sends: remove it")
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "http", text
@@ -70,9 +70,9 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
     authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
     target = rest[len(authority) :]
     if "@" in authority:
-        raise _refused(text, "holds user information (USER@HOST), which is not supported: leave it out")
+        raise _refused(text, "contains user information (USER@HOST), which is not supported: remove it")
     if not separator and target:
-        raise _refused(text, "is no DNS name; if a URL is meant, write http:// before it")
+        raise _refused(text, "is not a DNS name; for a URL, write http:// before it")
     host, port = _split(text, authority, scheme)
     if not separator and is_single_label(host):
         host = f"{host}.{namespace or DEFAULT_NAMESPACE}.{CLUSTER_SUFFIX}".lower()
@@ -85,11 +85,10 @@ def parse_destination(text: str, namespace: str = DEFAULT_NAMESPACE) -> Destinat
 
 
 def masked(destination: str) -> str:
-    """A destination as logs, errors, conditions and dead letters may show it.
+    """Hide the parts of a destination that may be secrets, for logs, errors, conditions and dead letters.
 
-    Example: `https://api.example/hook?token=***` for `https://api.example/hook?token=secret`. Values in the query, a
-    part of the query without a name, a fragment and user information may be secrets; scheme, host, port, path and the
-    names of the parameters are not.
+    Example: `https://api.example/hook?token=secret` becomes `https://api.example/hook?token=***`. Hidden are the values
+    in the query, a part of the query without a name, the fragment and user information.
     """
     if not _MAY_HIDE.search(destination):
         return destination
@@ -111,7 +110,7 @@ def parse_sink(text: str, channel: ChannelReference) -> Destination:
     """Read the dead-letter sink of a channel's events.
 
     Raises:
-        DestinationError: it is not a destination, or it is the channel itself.
+        DestinationError: the text is not a destination, or names the channel itself.
     """
     sink = parse_destination(text, channel.namespace)
     try:
@@ -120,7 +119,7 @@ def parse_sink(text: str, channel: ChannelReference) -> Destination:
         leads_back = False
     if leads_back:
         raise DestinationError(
-            f"deadLetterSink {_shown(text)} is the channel {channel} itself: its dead letters would come back; "
+            f"deadLetterSink {_shown(text)} is the channel {channel} itself: its dead letters would return to it; "
             "name another channel or an address outside the bus"
         )
     return sink
@@ -149,11 +148,11 @@ def _split(text: str, authority: str, scheme: str) -> tuple[str, int]:
         if ":" in port:
             raise _refused(text, "has more than one colon: write an IPv6 address in brackets, such as [::1]:8080")
     if not host:
-        raise _refused(text, "names no host")
+        raise _refused(text, "has no host")
     if not colon:
         return host.lower(), DEFAULT_PORTS[scheme]
     if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
-        raise _refused(text, "has a port that is no number from 1 to 65535")
+        raise _refused(text, "has a port that is not a number from 1 to 65535")
     return host.lower(), int(port)
 
 
@@ -162,19 +161,19 @@ def _check_host(text: str, host: str) -> None:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
-            raise _refused(text, "has no valid IPv6 address between its brackets") from None
+            raise _refused(text, "has an invalid IPv6 address between its brackets") from None
         if "%" in host:
             raise _refused(text, "has an IPv6 zone, which is not supported")
         return
     labels = host.removesuffix(".").split(".")
     if len(host) > MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
-        raise _refused(text, "is no DNS name and no http(s) URL")
+        raise _refused(text, "is neither a DNS name nor an http(s) URL")
     if labels[-1].isdigit():
         # Resolvers accept unusual forms of addresses, such as 127.1 or 0177.0.0.1. Only the plain form is allowed here.
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
-            raise _refused(text, "ends in a number but is no IPv4 address") from None
+            raise _refused(text, "ends in a number but is not an IPv4 address") from None
 
 
 def _masked_parameter(part: str) -> str:
@@ -187,7 +186,7 @@ def _refused(text: str, problem: str) -> DestinationError:
 
 
 def _shown(text: str) -> str:
-    """A text that is no valid destination, shortened, and without anything that may be a password."""
+    """An invalid destination for an error message: shortened, and without anything that may be a password."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text

@@ -1,4 +1,4 @@
-"""Model: the error tree. Everything that bus-core raises on purpose, with the one action that each asks for.
+"""Model: the error tree. Each error that bus-core raises on purpose, and the action that it asks for.
 
     BusError
     ├── ConfigurationError          a user's mistake; the command exits with 2
@@ -114,7 +114,7 @@ class UnavailableError(BusError):
 
 
 class DispatchError(BusError):
-    """One HTTP exchange with a destination failed (network, TLS, protocol, or one of the cases below)."""
+    """One HTTP exchange with a destination failed (network, TLS, protocol, or one of the subclasses)."""
 
 
 class DestinationError(DispatchError):
@@ -131,7 +131,7 @@ class ResponseError(DispatchError):
     Args:
         destination: where the event was sent, with the values of its query masked.
         status: the HTTP status code.
-        headers: the answer's headers, lower-case names.
+        headers: the answer's headers, with names in lower case.
         body: the answer's body, up to the limit for replies.
     """
 
@@ -149,13 +149,13 @@ class ReplyError(DispatchError):
     A retry sends `reply` to `reply_to`. It never sends the event again.
 
     Args:
-        reply: the reply, as it is to be sent.
-        reply_to: its destination. It may hold secrets, so the text does not name it; the cause names it masked.
+        reply: the reply to send.
+        reply_to: its destination. The text leaves it out because it may contain secrets; `cause` names it masked.
         cause: the failure of that exchange.
     """
 
     def __init__(self, reply: Message, reply_to: str, cause: DispatchError) -> None:
-        super().__init__(f"the reply could not be handed on: {cause}")
+        super().__init__(f"the reply could not be forwarded: {cause}")
         self.reply = reply
         self.reply_to = reply_to
         self.cause = cause

@@ -1,4 +1,4 @@
-"""Model: forwarded headers, the rule that says which headers travel with an event."""
+"""Model: forwarded headers, the rule that selects the headers that travel with an event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME_CACHE_LIMIT = 1024
 
 
 class ForwardedHeaders:
-    """The rule that says which headers are forwarded with an event. No other code applies it.
+    """Decides which headers are forwarded with an event. No other code decides this.
 
     Args:
         extra: further header names. A name that ends in `*` or `-` is a prefix.
@@ -33,7 +33,7 @@ class ForwardedHeaders:
         return name in self._names or name.startswith(self._prefixes)
 
     def select(self, raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-        """Select the forwarded ones of raw headers (ASGI form: lower-case names). Of repeated ones the first counts.
+        """Select the forwarded headers from `raw` (ASGI form: lower-case names). The first of repeated headers counts.
 
         Raises:
             InvalidMessageError: a forwarded value is not valid UTF-8, or contains CR, LF or NUL.
@@ -72,4 +72,4 @@ def check_header_value(name: str, value: str) -> None:
     """
     for character, label in (("\r", "CR"), ("\n", "LF"), ("\0", "NUL")):
         if character in value:
-            raise InvalidMessageError(f"the header {name} holds {label}, which no header value may (RFC 9110)")
+            raise InvalidMessageError(f"the header {name} contains {label}, which RFC 9110 forbids in a header value")

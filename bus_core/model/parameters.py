@@ -30,7 +30,7 @@ def resolve_parameters(
     """Resolve `arguments` against the declared parameters. A later declaration overrides an earlier default.
 
     Returns:
-        The values by name, and the names of undeclared arguments. Those are skipped; the caller warns.
+        The values by name, and the names of undeclared arguments. It skips those; the caller warns.
 
     Raises:
         ParameterError: required parameters have no value. The text names all of them.
@@ -46,6 +46,6 @@ def resolve_parameters(
     missing = sorted(name for name, value in values.items() if value is None)
     if missing:
         named = ", ".join(missing)
-        raise ParameterError(f"required {scope} parameters have no value: {named}; give each in spec.arguments")
+        raise ParameterError(f"required {scope} parameters have no value: {named}; set each in spec.arguments")
     resolved = {name: value for name, value in values.items() if value is not None}
     return resolved, sorted(set(arguments) - set(known))

@@ -34,11 +34,13 @@ class BusReference:
         """Read `[NAMESPACE/]NAME` as the command line writes it.
 
         Raises:
-            ConfigurationError: the text is empty, has an empty part or more than one slash.
+            ConfigurationError: the text is empty, has an empty part, or has more than one slash.
         """
         namespace, _, name = text.rpartition("/")
         if not name or "/" in namespace or (not namespace and text.startswith("/")):
-            raise ConfigurationError(f"{text!r} names no bus: write NAMESPACE/NAME for a Bus, NAME for a ClusterBus")
+            raise ConfigurationError(
+                f"{text!r} does not name a bus: write NAMESPACE/NAME for a Bus, NAME for a ClusterBus"
+            )
         return cls(name, namespace)
 
 
@@ -59,19 +61,19 @@ class ChannelReference:
         If the third label is `svc`, the name is that of a Kubernetes Service, and its suffix `-channel` is removed.
 
         Raises:
-            InvalidMessageError: no dot, an empty label, too long for a DNS name, or an IP address.
+            InvalidMessageError: the host has no dot or an empty label, is too long for a DNS name, or is an IP address.
         """
         name = host.rpartition(":")[0] if ":" in host else host
         if len(name) > MAX_HOST_LENGTH:
             raise InvalidMessageError(
-                f"the Host header is {len(name)} characters long, a DNS name has at most {MAX_HOST_LENGTH}"
+                f"the Host header is {len(name)} characters long; a DNS name has at most {MAX_HOST_LENGTH}"
             )
         labels = name.lower().split(".")
         is_address = len(labels) == 4 and all(label.isdigit() for label in labels)
         is_whole = len(labels) > 1 and all(labels[:-1]) and (labels[-1] or len(labels) > 2)
         if is_address or not is_whole or not _is_dns(labels):
             raise InvalidMessageError(
-                f"the Host header {host[:80]!r} names no channel: send to NAME.NAMESPACE, for example orders.default"
+                f"the Host header {host[:80]!r} does not name a channel: send to NAME.NAMESPACE, such as orders.default"
             )
         channel = labels[0]
         if len(labels) > 2 and labels[2] == "svc":

@@ -1,6 +1,6 @@
 """Model: the resources that a bus reads. Bus, ClusterBus, Channel, Subscription.
 
-They are immutable views of `channels.knative.dev/v1alpha1` objects, from a folder or from a cluster. The CRD schema has
+They are immutable views of `channels.knative.dev/v1alpha1` objects from a folder or a cluster. The CRD schema has
 already accepted these objects, so `from_object` does not validate them. Their specs are in `bus_core.model.specs`.
 """
 
@@ -61,7 +61,7 @@ Kind = Literal["Bus", "ClusterBus", "Channel", "Subscription"]
 
 @dataclass(frozen=True, slots=True)
 class ResourceKey:
-    """Names one resource among all kinds; a ClusterBus has an empty namespace."""
+    """Kind, namespace and name of a resource. The namespace of a ClusterBus is empty."""
 
     kind: Kind
     namespace: str
@@ -74,7 +74,7 @@ class ResourceKey:
 # wide: each field is one of the API's ObjectMeta
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The part of ObjectMeta that a bus uses. `deleted` says that a deletionTimestamp is set."""
+    """The part of ObjectMeta that a bus uses. `deleted`: a deletionTimestamp is set."""
 
     name: str
     namespace: str = DEFAULT_NAMESPACE
@@ -109,7 +109,7 @@ class _Resource:
     conditions: tuple[Condition, ...] = field(default=(), kw_only=True)
     observed_generation: int = field(default=0, kw_only=True)
     provisioned_parameters: ResolvedParameters | None = field(default=None, kw_only=True)
-    """Of a Channel: what `provision` last succeeded with; None where the status does not say so."""
+    """Of a Channel: the parameters of the last successful `provision`; None if the status has none."""
 
     @property
     def name(self) -> str:
@@ -135,7 +135,7 @@ class _Resource:
         return condition is not None and condition.status == "True"
 
     def shows(self, type_: str) -> bool:
-        """Whether a condition is true, and was written for what the resource says now."""
+        """Whether a condition is true and was written for the current generation of the resource."""
         return self.is_true(type_) and self.observed_generation == self.metadata.generation
 
 
@@ -217,7 +217,7 @@ class Subscription(_Resource):
 
 
 def effective_delivery(subscription: Subscription, channel: Channel) -> DeliverySpec:
-    """The subscription's rules over the channel's over the defaults, field by field."""
+    """For each field: the subscription's value, else the channel's, else the default."""
     return subscription.spec.delivery.over(channel.spec.delivery).over(DELIVERY_DEFAULTS)
 
 
@@ -226,10 +226,10 @@ Resource = Bus | ClusterBus | Channel | Subscription
 
 
 def from_object(data: Mapping[str, Any]) -> Resource:
-    """Read one object of this API group, as a manifest or the API server gives it.
+    """Read one object of this API group, in the form of a manifest or of the API server.
 
     Raises:
-        KeyError: a kind that is not one of the four, or a required field is missing; the schema rules both out.
+        KeyError: the kind is unknown, or a required field is missing. The schema rules out both.
     """
     kind = data["kind"]
     meta = Metadata.from_object(data["metadata"], namespaced=kind != "ClusterBus")
@@ -258,5 +258,5 @@ def from_object(data: Mapping[str, Any]) -> Resource:
 
 
 def parameters_to_object(parameters: ResolvedParameters) -> list[dict[str, str]]:
-    """Parameters as the API writes them: a list of name and value, sorted by name."""
+    """Parameters in the API's form: a list of names and values, sorted by name."""
     return [{"name": name, "value": value} for name, value in sorted(parameters.items())]

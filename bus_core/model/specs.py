@@ -19,7 +19,7 @@ _duration = TypeAdapter(dt.timedelta)
 
 @dataclass(frozen=True, slots=True)
 class DeliverySpec:
-    """How delivery is tried and where it gives up (Knative's DeliverySpec). Durations are seconds; None: not said."""
+    """Retries, timeout and dead-letter sink (Knative's DeliverySpec). Durations in seconds; None: not set."""
 
     retry: int | None = None
     backoff_policy: Literal["linear", "exponential"] | None = None
@@ -41,7 +41,7 @@ class DeliverySpec:
         )
 
     def over(self, other: DeliverySpec) -> DeliverySpec:
-        """This spec, with the fields it does not say taken from `other`."""
+        """A copy of this spec in which `other` fills the fields that are None."""
         mine = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(other, **{name: value for name, value in mine.items() if value is not None})
 
@@ -53,7 +53,7 @@ DELIVERY_DEFAULTS = DeliverySpec(
 
 @dataclass(frozen=True, slots=True)
 class BusSpec:
-    """`driver` is an entry-point name, empty when the Bus leaves it to the command line."""
+    """`driver` is an entry-point name; empty if the command line chooses the driver."""
 
     driver: str = ""
     parameters: tuple[Parameter, ...] = ()
@@ -110,10 +110,10 @@ class SubscriptionSpec:
 
 
 def _seconds(duration: str | None) -> float | None:
-    """ISO 8601 duration, such as PT0.2S, in seconds."""
+    """Read an ISO 8601 duration, such as PT0.2S, as seconds."""
     return None if duration is None else _duration.validate_python(duration).total_seconds()
 
 
 def read_arguments(data: Any) -> dict[str, str]:
-    """Arguments as the API writes them: a list of name and value."""
+    """Read arguments in the API's form: a list of names and values."""
     return {item["name"]: item["value"] for item in data or ()}

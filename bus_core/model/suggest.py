@@ -12,13 +12,13 @@ def closest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     Args:
         name: as the user wrote it.
         known: the names to choose from.
-        cutoff: similarity from 0 to 1 that a name needs (`difflib.get_close_matches`).
+        cutoff: the least similarity, from 0 to 1 (`difflib.get_close_matches`).
     """
     found = difflib.get_close_matches(name, known, 1, cutoff)
     return found[0] if found else ""
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """The clause `did you mean 'NAME'?`, or `otherwise` where no known name resembles `name`."""
+    """The clause `did you mean 'NAME'?`, or `otherwise` if no known name resembles `name`."""
     near = closest(name, known)
     return f"did you mean {near!r}?" if near else otherwise

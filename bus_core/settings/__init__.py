@@ -1,1 +1,1 @@
-"""Settings: the declaration, the layers that say a value, and the error messages."""
+"""Settings: the declaration, the layers that set values, and the error messages."""

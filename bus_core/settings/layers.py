@@ -1,6 +1,6 @@
-"""Settings: the layers of flags and of the environment, and the form that every layer has.
+"""Settings: the layer of flags, the layer of the environment, and the type of all layers.
 
-Example: `--set kafka.topic=a` is a value in the layer of the flags, `KAFKA_TOPIC=b` one in the layer of the
+Example: `--set kafka.topic=a` is a value in the layer of flags, and `KAFKA_TOPIC=b` is a value in the layer of the
 environment. The higher layer wins. `bus_core.settings.resolve` puts the layers in order.
 """
 
@@ -34,7 +34,7 @@ class Owner:
 
     @property
     def prefix(self) -> str:
-        """How the environment variables and secret files of the owner begin, such as `KAFKA_`."""
+        """The prefix of the owner's environment variables and secret files, such as `KAFKA_`."""
         return f"{self.driver.upper().replace('-', '_')}_" if self.driver else ENV_PREFIX
 
     def flag(self, name: str) -> str:
@@ -46,7 +46,7 @@ class Owner:
         return f"{self.prefix}{name.upper()}"
 
     def missing(self, name: str) -> str:
-        """The name of a setting that no layer says."""
+        """The name of a setting that no layer sets, for an error message."""
         return f"{self.flag(name)} ({self.variable(name)})" if self.driver else self.flag(name)
 
     def __str__(self) -> str:
@@ -55,18 +55,18 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The values that one layer says, by setting.
+    """The values of one layer, by setting.
 
     Args:
         values: a value may be a mapping; mappings of several layers are merged key by key.
-        places: how an error message names the place of a setting, or of a key inside its value.
+        places: for error messages, the place of a setting, or of a key inside its value.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[Path, str] = field(default_factory=dict)
 
     def holds(self, path: Path) -> bool:
-        """Whether this layer says the setting, and each key inside it."""
+        """Whether this layer sets the whole path."""
         value: Any = self.values
         for key in path:
             if not isinstance(value, Mapping) or key not in value:
@@ -75,32 +75,32 @@ class Layer:
         return True
 
     def place(self, path: Path) -> str:
-        """The place of a setting that this layer says, or of a key inside it."""
+        """The place of a setting of this layer, or of a key inside its value."""
         known = next(path[:length] for length in range(len(path), 0, -1) if path[:length] in self.places)
         return ".".join([self.places[known], *path[len(known) :]])
 
 
 def setting_fields(cls: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The fields of a settings class by the name that its users write, which is the alias where a field has one."""
+    """The fields of a settings class by the name that users write: the alias if there is one, else the field's name."""
     return {(info.alias or name): info for name, info in cls.model_fields.items()}
 
 
 class TextReader:
-    """Reads settings from text, as flags, variables and secret files have it.
+    """Reads settings from the text of flags, variables and secret files.
 
-    Text is kept for pydantic to convert. Only a field that holds several values, such as a `dict`, is read as JSON.
+    A field with several values, such as a `dict`, is read as JSON. Other text stays as it is; pydantic converts it.
     """
 
     def __init__(self, cls: type[BaseModel]) -> None:
         self._fields = setting_fields(cls)
-        # The source knows which types hold several values. It wants a settings class, so one is made for it.
+        # The source knows which types hold several values. It needs a class derived from BaseSettings.
         self._source = EnvSettingsSource(cast("type[BaseSettings]", create_model("Read", __base__=(cls, BaseSettings))))
 
     def read(self, name: str, text: str, place: str) -> Any:
         """The value of a setting. Text of an unknown setting is returned as it is.
 
         Raises:
-            ConfigurationError: the text should be JSON and is not. It names the place, and not the text.
+            ConfigurationError: the text is not JSON. The message leaves out the text, which may be a secret.
         """
         info = self._fields.get(name)
         if info is None:
@@ -112,7 +112,7 @@ class TextReader:
 
 
 def flag_layer(flags: Mapping[str, Any], owner: Owner) -> Layer:
-    """The flags that were given, with the values that the command line has already converted."""
+    """The given flags, with the values that click has already converted."""
     return Layer(flags, {(name,): owner.flag(name) for name in flags})
 
 
@@ -122,10 +122,10 @@ def assignment_layer(given: Mapping[str, str], owner: Owner, reader: TextReader)
     Args:
         given: the texts by `FIELD` or `FIELD.KEY`.
         owner: the driver.
-        reader: of the driver's settings.
+        reader: reads the driver's settings.
 
     Raises:
-        ConfigurationError: a field is given as a whole and by a key, or its text cannot be read.
+        ConfigurationError: one assignment sets a whole field and another sets one of its keys, or a text is not JSON.
     """
     values: dict[str, Any] = {}
     places: dict[Path, str] = {}
@@ -135,23 +135,23 @@ def assignment_layer(given: Mapping[str, str], owner: Owner, reader: TextReader)
         other = next((place for known, place in places.items() if known[0] == name and len(known) != len(path)), "")
         if other:
             raise ConfigurationError(
-                f"{other} and {owner.flag(key)} both set {name}: give its whole value, or its keys one by one"
+                f"{other} and {owner.flag(key)} both set {name}: set the whole value, or single keys"
             )
         places[path] = owner.flag(key)
         if inner:
             values.setdefault(name, {})[inner] = text
         else:
             values[name] = reader.read(name, text, places[path])
-    # A key that is wrong has a place of its own; the field needs one too.
+    # An error may be about a key or about the whole field, so both have a place.
     fields = {(name,): owner.flag(name) for name in values}
     return Layer(values, fields | places)
 
 
 def environment_layer(owner: Owner, names: Sequence[str], reader: TextReader) -> Layer:
-    """The environment variables of the settings `names`. Upper and lower case are the same in them.
+    """The environment variables of the settings `names`. Their names are case-insensitive.
 
     Raises:
-        ConfigurationError: the text of a variable cannot be read.
+        ConfigurationError: the text of a variable is not JSON.
     """
     variables = {variable.upper(): text for variable, text in os.environ.items()}
     said = {name: owner.variable(name) for name in names if owner.variable(name) in variables}

@@ -1,4 +1,4 @@
-"""Settings: error messages. One clause for each problem, with its place: flag, variable, or line of the file."""
+"""Settings: error messages. One clause per problem, with its place: flag, variable, or line of the file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bus_core.settings.layers import Layer, Owner, setting_fields
 from bus_core.settings.settings import ENV_PREFIX, Settings
 
 _RESEMBLES = 0.75
-"""How similar a variable must be to one of ours to count as mistyped."""
+"""The least similarity, from 0 to 1, at which a variable counts as a mistyped setting."""
 
 
 def sentences(error: ValidationError, cls: type[BaseModel], layers: Sequence[Layer], owner: Owner, hint: str) -> str:
-    """What is wrong with settings, without their values: a value may be a secret.
+    """The problems of settings as text. It leaves out the values, which may be secrets.
 
     Args:
-        error: of the settings class `cls`.
+        error: pydantic's error for the settings class `cls`.
         layers: the highest first.
         owner: the host or a driver.
-        hint: for a setting that does not exist and resembles none.
+        hint: for an unknown setting that resembles no known one.
     """
     clauses = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
@@ -37,7 +37,7 @@ def sentences(error: ValidationError, cls: type[BaseModel], layers: Sequence[Lay
 
 
 def _place(path: tuple[str, ...], layers: Sequence[Layer], owner: Owner) -> str:
-    """The place of a problem: in the highest layer that says the key, else in the highest that says the setting."""
+    """The place of a problem: in the highest layer that sets the key, else in the highest that sets the setting."""
     if not path:
         return str(owner)
     for wanted in (path, path[:1]):
@@ -48,16 +48,16 @@ def _place(path: tuple[str, ...], layers: Sequence[Layer], owner: Owner) -> str:
 
 
 def mistyped_variables() -> list[str]:
-    """One sentence for each environment variable that resembles a setting of the host and is none.
+    """One sentence for each environment variable that resembles a setting of the host and is not one.
 
-    Other variables that begin with `BUS_` are not mentioned: a cluster makes BUS_PORT and BUS_SERVICE_HOST for a
-    Service with the name bus.
+    It skips other variables that begin with `BUS_`: a cluster sets BUS_PORT and BUS_SERVICE_HOST for a Service named
+    bus.
     """
     known = [name.upper() for name in Settings.model_fields]
     names = {variable.upper().removeprefix(ENV_PREFIX) for variable in os.environ if _is_ours(variable)}
     found = {name: closest(name, known, cutoff=_RESEMBLES) for name in sorted(names.difference(known))}
     return [
-        f"{ENV_PREFIX}{name} is no setting and is ignored; did you mean {ENV_PREFIX}{near}?"
+        f"{ENV_PREFIX}{name} is not a setting and is ignored; did you mean {ENV_PREFIX}{near}?"
         for name, near in found.items()
         if near
     ]

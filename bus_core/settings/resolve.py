@@ -1,4 +1,4 @@
-"""Settings: puts the layers in order and makes settings of them, for the host and for a driver by the same rule.
+"""Settings: puts the layers in order and makes settings of them, by one rule for the host and the drivers.
 
 The order, highest first: flag, environment variable, secret file, settings file, default. The host has no secret files.
 """
@@ -32,21 +32,21 @@ _HOST = Owner()
 
 
 class _NoSettings(BaseModel):
-    """The settings of a driver that declares none."""
+    """Stands for the settings class of a driver that declares none."""
 
 
 def resolve(cls: type[M], layers: Sequence[Layer], owner: Owner, hint: str = "") -> M:
-    """Settings from layers. Where several layers say a setting, the highest wins; mappings are merged key by key.
+    """Settings from layers. If several layers set a value, the highest wins; mappings are merged key by key.
 
     Args:
         cls: the settings class; its defaults are the lowest layer.
         layers: the highest first.
         owner: the host or a driver, for error messages.
-        hint: for a setting that does not exist and resembles none.
+        hint: for an unknown setting that resembles no known one.
 
     Raises:
-        ConfigurationError: a setting that the class does not have, a value that it cannot use, or a missing one. There
-            is one clause for each problem, with its place.
+        ConfigurationError: a setting is unknown or missing, or a value is invalid. The text has one clause per problem,
+            with its place.
     """
     values: dict[str, Any] = {}
     for layer in reversed(layers):
@@ -61,10 +61,10 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
     """The settings of the host, from flags, environment and settings file.
 
     Args:
-        flags: the values of the flags that were given, by setting.
+        flags: the values of the given flags, by setting.
 
     Raises:
-        ConfigurationError: a value that cannot be used, or an unknown key in the file; each is named with its place.
+        ConfigurationError: a value is invalid, or the file has an unknown key. The text names the place of each.
     """
     layers = [flag_layer(flags, _HOST), environment_layer(_HOST, list(Settings.model_fields), TextReader(Settings))]
     for layer in layers:
@@ -81,13 +81,13 @@ def load_driver_settings(cls: type[M] | None, driver: str, given: Mapping[str, s
     `DRIVER_FIELD` and the section `DRIVER:` of the settings file.
 
     Args:
-        cls: the driver's settings class; None if it has none.
-        driver: its name.
+        cls: the driver's settings class, or None.
+        driver: the name of the driver.
         given: the assignments, by `FIELD` or `FIELD.KEY`.
-        settings: of the host; they name the folder of secrets and the settings file.
+        settings: the host's settings, which name the folder of secrets and the settings file.
 
     Raises:
-        ConfigurationError: a setting that the driver does not have, or a value that it cannot use.
+        ConfigurationError: the driver does not have a setting, or a value is invalid.
     """
     owner = Owner(driver)
     fields = cls or _NoSettings
@@ -99,12 +99,12 @@ def load_driver_settings(cls: type[M] | None, driver: str, given: Mapping[str, s
     if cls is not None:
         return resolve(cls, layers, owner)
     for place in (place for layer in layers for place in layer.places.values()):
-        raise ConfigurationError(f"the driver {driver!r} has no settings; leave out {place}")
+        raise ConfigurationError(f"the driver {driver!r} has no settings; remove {place}")
     return None
 
 
 def driver_sections(settings: Settings) -> dict[str, str]:
-    """The sections of the settings file: the place of each by the driver's name."""
+    """The place of each section of the settings file, by the driver's name."""
     file = _file(settings)
     return {name: file.place(name) for name in file.sections}
 
@@ -116,7 +116,7 @@ def _file(settings: Settings) -> SettingsFile:
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, where the values of `high` win; mappings inside are merged in the same way."""
+    """Both mappings as one. Values of `high` win; mappings inside are merged in the same way."""
     both = {**low, **high}
     for key in low.keys() & high.keys():
         if isinstance(low[key], Mapping) and isinstance(high[key], Mapping):

@@ -1,4 +1,4 @@
-"""Settings: the layer of the folder that `--secrets-dir` names, with one file for each secret of a driver."""
+"""Settings: the layer of the folder `--secrets-dir`, with one file for each secret of a driver."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from bus_core.settings.layers import Layer, Owner, TextReader
 
 
 def secret_layer(folder: Path, said_by: str, owner: Owner, names: Sequence[str], reader: TextReader) -> Layer:
-    """The files of the folder that are named like a variable of the owner. Upper and lower case are the same in them.
+    """The files of the folder whose names are variables of the owner, in upper or lower case.
 
     White space around the text of a file is not part of the secret.
 
     Args:
-        folder: as a Kubernetes Secret is mounted.
-        said_by: the flag or the variable that names the folder, for an error message.
-        owner: the driver. Files that do not begin with its prefix are left alone.
+        folder: such as a mounted Kubernetes Secret.
+        said_by: the flag or variable that sets the folder, for an error message.
+        owner: the driver. Files without its prefix are ignored.
         names: the settings that the driver has.
-        reader: of the driver's settings.
+        reader: reads the driver's settings.
 
     Raises:
-        ConfigurationError: there is no such folder, a file cannot be read, or it is named like no setting.
+        ConfigurationError: the folder does not exist, a file cannot be read, or a file's name is not a setting.
     """
     if not folder.is_dir():
-        raise ConfigurationError(f"{said_by} {folder}: there is no such folder; make it, or leave it out")
+        raise ConfigurationError(f"{said_by} {folder}: there is no such folder; create it, or remove the setting")
     values: dict[str, Any] = {}
     places: dict[tuple[str, ...], str] = {}
     try:

@@ -1,4 +1,4 @@
-"""Settings: the one declaration of every setting of the host, from which its flag, variable and file key follow."""
+"""Settings: the declaration of every setting of the host. Flags, variables and file keys follow from it."""
 
 from __future__ import annotations
 
@@ -23,61 +23,65 @@ class Settings(BaseModel):
     the key `drain_timeout` of the file that `--config` names. A flag wins over the environment, the environment over
     the file, the file over the default. Instances are immutable, so any thread may read them.
 
-    The class is wide on purpose: the flags, the variables and the table of docs/settings.md have this one source.
+    The class is wide on purpose: it is the only source of flags, variables and the table of docs/settings.md.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     bus: str = Field("", description="The bus to serve: NAMESPACE/NAME for a Bus, NAME for a ClusterBus.")
-    namespace: str = Field("", description="Namespace of the bus, where the environment names it.")
-    name: str = Field("", description="Name of the bus, where the environment names it.")
+    namespace: str = Field("", description="Namespace of the bus (environment only).")
+    name: str = Field("", description="Name of the bus (environment only).")
     manifests: Path | None = Field(None, description="Folder of manifests to read and watch.")
     kubeconfig: Path | None = Field(None, description="Kubeconfig file of the cluster to watch.")
-    master: str = Field("", description="Address of the API server to watch; goes before the kubeconfig's.")
+    master: str = Field("", description="Address of the API server to watch; overrides the kubeconfig's.")
     service: str = Field(
         "",
-        description="Labelled Service before a bus in a cluster, [NAMESPACE/]NAME [default: NAME-bus beside the Bus].",
+        description="Service of a bus in a cluster, [NAMESPACE/]NAME [default: NAME-bus beside the Bus].",
     )
     watch_timeout: float = Field(
-        70.0, gt=0, description="Seconds without a byte until a watch of the API server counts as lost."
+        70.0, gt=0, description="Seconds without a byte after which the host restarts a watch of the API server."
     )
     lease_duration: float = Field(
-        10.0, ge=1, description="Seconds after which another host leads where a leader in a cluster has died."
+        10.0, ge=1, description="Seconds until another host takes over from a dead leader, in a cluster."
     )
-    driver: str = Field("", description="Driver to use where the Bus does not name one.")
-    role: Literal["all", "provisioner", "dispatcher"] = Field("all", description="Which roles this process plays.")
+    driver: str = Field("", description="Driver to use if the Bus does not name one.")
+    role: Literal["all", "provisioner", "dispatcher"] = Field("all", description="Roles of this process.")
     bind: str = Field("127.0.0.1:8080", description="HOST:PORT to receive events on.")
     admin_bind: str = Field("127.0.0.1:9090", description="HOST:PORT for /livez, /readyz and /metrics.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes.")
     state_dir: Path | None = Field(
-        None, description="Where status and last good specs are kept [default: below $XDG_STATE_HOME/bus-core]."
+        None, description="Folder for status and last valid specs [default: below $XDG_STATE_HOME/bus-core]."
     )
-    allow_empty: bool = Field(False, description="An empty manifest folder deletes every channel.")
+    allow_empty: bool = Field(False, description="Let an empty manifest folder delete every channel.")
     config: Path | None = Field(None, description="YAML file with settings.")
-    secrets_dir: Path | None = Field(None, description="Folder with one file a secret, named like its variable.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much to log.")
-    log_format: Literal["auto", "human", "json"] = Field("auto", description="auto: human on a terminal, else JSON.")
-    forward_headers: str = Field("", description="Further headers to hand on, comma-separated; NAME- is a prefix.")
+    secrets_dir: Path | None = Field(None, description="Folder with one file per secret, named like its variable.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level to log.")
+    log_format: Literal["auto", "human", "json"] = Field(
+        "auto", description="auto: human on a terminal, JSON elsewhere."
+    )
+    forward_headers: str = Field("", description="More headers to forward, comma-separated; NAME- is a prefix.")
     max_body: int = Field(1 << 20, ge=1, description="Largest event in bytes.")
-    max_connections: int = Field(1000, ge=1, description="Open connections a worker accepts.")
+    max_connections: int = Field(1000, ge=1, description="Open connections per worker.")
     lane_events: int = Field(10_000, ge=1, description="Events that may wait for one subscription.")
     lane_bytes: int = Field(32 << 20, ge=1, description="Bytes that may wait for one subscription.")
-    lane_in_flight: int = Field(8, ge=1, description="Deliveries to one subscription at once.")
-    stall_after: float = Field(30.0, ge=0, description="Seconds without a success until a full lane sheds events.")
-    drain_timeout: float = Field(30.0, ge=0, description="Seconds that accepted events get at shutdown.")
+    lane_in_flight: int = Field(8, ge=1, description="Concurrent deliveries to one subscription.")
+    stall_after: float = Field(
+        30.0, ge=0, description="Seconds without a success after which a full lane sheds events."
+    )
+    drain_timeout: float = Field(30.0, ge=0, description="Seconds to deliver accepted events at shutdown.")
     deletion_grace: float = Field(5.0, ge=0, description="Seconds between a channel's deletion and its unprovisioning.")
 
     _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def bus_name(self) -> str:
-        """`[NAMESPACE/]NAME` from the flag, or from `BUS_NAMESPACE` and `BUS_NAME`; empty if neither says it."""
+        """`[NAMESPACE/]NAME` from the flag, or from `BUS_NAMESPACE` and `BUS_NAME`; empty if none is set."""
         if self.bus or not self.name:
             return self.bus
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
     def origin(self, name: str) -> str:
-        """The place that says a setting, for an error message: its flag, its variable, or the line of the file."""
+        """The place where a setting was set, for an error message: its flag, its variable, or the line of the file."""
         return self._places.get(name, flag_name(name))
 
     def with_places(self, places: Mapping[str, str]) -> Self:

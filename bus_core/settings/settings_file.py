@@ -1,4 +1,4 @@
-"""Settings: the layer of the YAML file that `--config` names, with the line of each key."""
+"""Settings: the layer of the YAML file `--config`, with the line of each key."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bus_core.settings.layers import Layer
 from bus_core.settings.settings import Settings
 
 _DEEPEST = 4
-"""Deeper there are no settings; a YAML alias may make a circle."""
+"""The depth to which lines are collected. Settings are not deeper, and a YAML alias may refer to itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """The content of a settings file. A key that is no setting of the host and holds a mapping is a driver's."""
+    """The content of a settings file. A mapping whose key is not a setting of the host is a driver's section."""
 
     path: Path = Path()
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class SettingsFile:
         return Layer(values, {(name,): self.place(name) for name in values})
 
     def driver_layer(self, driver: str) -> Layer:
-        """The settings of one driver; empty where the file has no section for it."""
+        """The settings of one driver; empty if the file has no section for it."""
         values = self.sections.get(driver, {})
         places = {(name,): self.place(driver, name) for name in values}
         inner = {keys[1:]: self.place(*keys) for keys in self.lines if keys[0] == driver and len(keys) > 1}
@@ -58,10 +58,10 @@ def read_settings_file(path: Path, said_by: str) -> SettingsFile:
 
     Args:
         path: the file.
-        said_by: the flag or the variable that names it, for an error message.
+        said_by: the flag or variable that sets the path, for an error message.
 
     Raises:
-        ConfigurationError: the file cannot be read, is not YAML, or says a key twice.
+        ConfigurationError: the file cannot be read, is not YAML, or contains a key twice.
     """
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def read_settings_file(path: Path, said_by: str) -> SettingsFile:
 
 
 def _lines(path: Path, node: yaml.Node | None, at: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """The line of each key. A key that is given twice is refused, as in a manifest."""
+    """The line of each key. Refuses a key that occurs twice."""
     found: dict[tuple[str, ...], int] = {}
     if not isinstance(node, yaml.MappingNode) or len(at) >= _DEEPEST:
         return found

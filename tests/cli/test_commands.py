@@ -46,7 +46,9 @@ def test_output_for_which_there_is_no_room_is_one_sentence(command: str) -> None
         f"{BUS} {command} > /dev/full", shell=True, capture_output=True, text=True, check=False, timeout=30
     )
     assert result.returncode == 1
-    assert result.stderr == ("Error: it could not be written: No space left on device; make room, or write elsewhere\n")
+    assert result.stderr == (
+        "Error: the output could not be written: No space left on device; free some space, or write elsewhere\n"
+    )
 
 
 def test_plugins_as_json() -> None:

@@ -17,14 +17,14 @@ def test_a_bus_that_no_manifest_names_is_made_and_said(tmp_path: Path, name: str
     try:
         process.wait_ready()
         there = "there is default/demo, and no channel names it"
-        assert process.says("warning", f"there is no {kind} {name} in {QUICKSTART} ({there}); one is made in memory")
+        assert process.says("warning", f"there is no {kind} {name} in {QUICKSTART} ({there}); creating one in memory")
     finally:
         process.kill()
 
 
 def test_a_bus_made_for_the_channels_that_name_it_is_no_warning(running: tuple[BusProcess, Subscriber]) -> None:
     process, _ = running
-    assert process.says('"level": "info"', "there is no Bus default/demo in", "one is made in memory")
+    assert process.says('"level": "info"', "there is no Bus default/demo in", "creating one in memory")
     assert not process.says('"level": "warning"')
 
 

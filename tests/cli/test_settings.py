@@ -102,7 +102,7 @@ def test_a_second_driver_is_said_with_what_says_it(tmp_path: Path) -> None:
     config = tmp_path / "settings"
     config.write_text("driver: kafka\n")
     for options, env, says in (
-        (["--driver", "kafka"], {}, "--driver says 'kafka'"),
+        (["--driver", "kafka"], {}, "--driver is 'kafka'"),
         ([], {"BUS_DRIVER": "kafka"}, "BUS_DRIVER says 'kafka'"),
         (["--config", config], {}, f"{config}:1: driver says 'kafka'"),
     ):
@@ -145,7 +145,7 @@ def test_a_secret_with_a_mistyped_name_is_refused(tmp_path: Path) -> None:
 def test_one_address_for_both_ports_is_said() -> None:
     address = f"127.0.0.1:{free_port()}"
     told = refusal("--bind", address, "--admin-bind", address)
-    assert told == f"--bind {address} and --admin-bind {address} name one address: give each a port of its own"
+    assert told == f"--bind {address} and --admin-bind {address} are the same address: give each its own port"
     everywhere = address.replace("127.0.0.1", "0.0.0.0")
     assert refusal("--bind", everywhere, BUS_ADMIN_BIND=address).startswith(f"--bind {everywhere} and BUS_ADMIN_BIND")
 
@@ -154,8 +154,8 @@ def test_a_mistyped_variable_is_warned_of_and_others_are_not() -> None:
     env = {"BUS_WORKRES": "2", "BUS_LOGLEVEL": "debug", "BUS_PORT": "tcp://x", "BUS_SERVICE_HOST": "x", "BUS_NAME": "n"}
     lines = run_bus("run", "--manifests", "/nowhere", env=env).stderr.splitlines()
     assert [json.loads(line)["event"] for line in lines[:-1]] == [
-        "BUS_LOGLEVEL is no setting and is ignored; did you mean BUS_LOG_LEVEL?",
-        "BUS_WORKRES is no setting and is ignored; did you mean BUS_WORKERS?",
+        "BUS_LOGLEVEL is not a setting and is ignored; did you mean BUS_LOG_LEVEL?",
+        "BUS_WORKRES is not a setting and is ignored; did you mean BUS_WORKERS?",
     ]
     assert lines[-1].startswith("Error: ")
 

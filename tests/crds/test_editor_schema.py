@@ -117,4 +117,4 @@ def test_the_examples_name_it_and_are_accepted() -> None:
 def test_a_schema_is_not_for_kubectl_delete() -> None:
     result = run_bus("crds", "--format", "jsonschema", "--delete-all-channels")
     assert result.returncode == 2
-    assert "leave out --format jsonschema" in result.stderr
+    assert "remove --format jsonschema" in result.stderr

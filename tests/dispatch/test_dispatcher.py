@@ -94,7 +94,7 @@ def test_a_failing_reply_leg_carries_the_reply(
         serving(answering(answer(b"reply", ce_id="2"))) as subscriber,
     ):
         reply_to = reply_to.format(sink=sink.url)
-        with pytest.raises(ReplyError, match="reply could not be handed on") as caught:
+        with pytest.raises(ReplyError, match="reply could not be forwarded") as caught:
             dispatcher.dispatch_message(EVENT, subscriber.url, DispatchDefaults(reply_to=reply_to))
         assert caught.value.reply == Message({"ce-id": "2", "knative-hops": "4"}, b"reply")
         assert caught.value.reply_to == reply_to

@@ -113,11 +113,11 @@ def test_a_bus_that_says_another_driver_is_refused(tmp_path: Path) -> None:
     bus = "apiVersion: channels.knative.dev/v1alpha1\nkind: Bus\nmetadata: {name: demo}\nspec: {driver: kafka}\n"
     (tmp_path / "bus.yaml").write_text(bus)
     result = run_bus("run", "--manifests", str(tmp_path), "--driver", "stub")
-    refused(result, ["'kafka'", "'stub'", "drop one"])
+    refused(result, ["'kafka'", "'stub'", "remove one"])
 
 
 def test_a_bus_without_any_driver_is_refused_with_those_that_are_installed() -> None:
-    refused(run_bus("run", "--manifests", str(QUICKSTART)), ["names no driver", "--driver", "stub"])
+    refused(run_bus("run", "--manifests", str(QUICKSTART)), ["does not name a driver", "--driver", "stub"])
 
 
 def test_a_setting_that_the_driver_does_not_have_is_refused() -> None:

@@ -49,7 +49,7 @@ def test_the_next_run_removes_the_folder_of_one_that_was_killed(tmp_path: Path, 
             assert not left.exists(), "the next run removes it"
             assert kept.is_dir(), "another run is using it"
             assert len(folders(temporary)) == 2
-            assert third.says("the metrics folder of a run that was killed is removed", str(left))
+            assert third.says("removed the metrics folder of a killed run", str(left))
         wait_for(lambda: running.metric("bus_reconciles_total") > 0, what="metrics of the run that goes on")
 
 

@@ -101,12 +101,16 @@ def test_a_cluster_bus_is_not_the_bus_of_the_same_name(manifests: Manifests) -> 
         ([], {"bus": "demo"}, "did you mean default/demo?"),
         ([], {}, ": none)"),
         ([manifest("Bus", "a"), manifest("Bus", "b")], {}, "default/a, default/b)"),
-        ([manifest("Bus", "demo")], {}, "the bus default/demo names no driver: set spec.driver, or give --driver NAME"),
+        (
+            [manifest("Bus", "demo")],
+            {},
+            "the bus default/demo does not name a driver: set spec.driver, or give --driver NAME",
+        ),
         ([manifest("Bus", "demo")], {"driver": "nowhere"}, "driver 'nowhere' is not installed"),
-        ([manifest("Bus", "demo", driver="stub")], {"driver": "kafka"}, "says driver 'stub', --driver says 'kafka'"),
+        ([manifest("Bus", "demo", driver="stub")], {"driver": "kafka"}, "has driver 'stub', but --driver is 'kafka'"),
         ([manifest("Bus", "demo", drivr="stub")], {}, "which bus? "),
         ([manifest("Bus", "demo", drivr="stub")], {"bus": "default/demo"}, "no bus default/demo can be read: "),
-        ([], {"bus": "a/b/c"}, "'a/b/c' names no bus"),
+        ([], {"bus": "a/b/c"}, "'a/b/c' does not name a bus"),
         ([], {"bus": "x" * 64}, "names are DNS labels of at most 63 characters"),
         ([], {"master": "https://127.0.0.1:1"}, "name two sources; give one"),
     ],
@@ -158,7 +162,7 @@ def test_two_addresses_are_told_apart_by_host_and_port(
         manifests.make(**flags)
         return
     told = manifests.refusal(**flags)
-    assert told == f"--bind {bind} and --admin-bind {admin_bind} name one address: give each a port of its own"
+    assert told == f"--bind {bind} and --admin-bind {admin_bind} are the same address: give each its own port"
     manifests.make(**flags, role="provisioner")  # which listens on one address only
 
 
@@ -228,7 +232,7 @@ def test_the_bus_in_the_cluster_names_the_driver(api_server: str) -> None:
 
 def test_a_bus_in_the_cluster_that_names_no_driver_is_refused(api_server: str) -> None:
     ApiServer.bus = manifest("Bus", "demo")
-    with pytest.raises(ConfigurationError, match="the bus default/demo names no driver"):
+    with pytest.raises(ConfigurationError, match="the bus default/demo does not name a driver"):
         make_run_config(load_settings({"master": api_server, "bus": "default/demo"}))
 
 

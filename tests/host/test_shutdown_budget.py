@@ -181,7 +181,7 @@ def test_a_hook_that_does_not_end_is_left_behind(tmp_path: Path) -> None:
             assert process.send("orders", b"accepted").status == 202
             assert hanging.stop(process) < 6
             assert left_behind(process) == ["monitor"]
-            assert process.says("left behind", '"stage": "monitor"', '"driver": "hanging"')
+            assert process.says("is abandoned", '"stage": "monitor"', '"driver": "hanging"')
         assert server.bodies() == [b"accepted"]
 
 
@@ -191,7 +191,7 @@ def test_a_driver_that_does_not_close_is_left_behind(tmp_path: Path, sink: str) 
         process.wait_served("orders")
         hanging.stop(process)
         assert left_behind(process) == ["driver"]
-        assert process.says("left behind", '"stage": "driver"')
+        assert process.says("is abandoned", '"stage": "driver"')
 
 
 def test_when_everything_hangs_it_still_ends_in_time(tmp_path: Path) -> None:

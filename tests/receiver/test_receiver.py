@@ -140,7 +140,7 @@ TARGETS = [
     (b"POST http://orders.shop/ HTTP/1.1", 202, ""),
     (b"POST HTTP://orders.shop HTTP/1.1", 202, ""),
     (b"POST http://orders.shop/elsewhere HTTP/1.1", 404, "received on / only"),
-    (b"POST http://127.0.0.1:8080/ HTTP/1.1", 400, "names no channel"),
+    (b"POST http://127.0.0.1:8080/ HTTP/1.1", 400, "does not name a channel"),
     (b"POST http:/// HTTP/1.1", 400, "Host"),
     (b"OPTIONS * HTTP/1.1", 404, "received on / only"),
     (b"CONNECT orders.shop:80 HTTP/1.1", 404, "received on / only"),

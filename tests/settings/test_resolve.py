@@ -181,7 +181,7 @@ def test_a_driver_without_settings_takes_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError) as raised:
             load_driver_settings(None, "none", given, settings)
-        assert str(raised.value) == f"the driver 'none' has no settings; leave out {place}"
+        assert str(raised.value) == f"the driver 'none' has no settings; remove {place}"
 
 
 def test_a_section_may_be_empty_and_has_a_place(tmp_path: Path) -> None:
