@@ -1,4 +1,4 @@
-"""Host, admission: hands an event from the receiver to the driver, if its channel can take events."""
+"""Host, admission: hands an event to the driver. An absent channel is a 404, a channel that is not ready a 503."""
 
 from __future__ import annotations
 

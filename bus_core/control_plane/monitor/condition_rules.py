@@ -1,4 +1,4 @@
-"""Monitor: the conditions of a channel and of a subscription, from the results of their hooks. Pure functions."""
+"""Monitor: the conditions of a channel and of a subscription, from results of hooks and from reports. Pure functions."""
 
 from __future__ import annotations
 

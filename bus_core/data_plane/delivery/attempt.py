@@ -1,4 +1,4 @@
-"""Delivery: one attempt. Sends one queued event and judges the answer: no lock, no thread, no state of lanes."""
+"""Delivery: one attempt. Sends one queued event and makes a result of the answer: no lock, no thread, no lane state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delivery: when a failed delivery is tried again, and whether it is tried again at all."""
+"""Delivery: which failures are retried, such as which statuses, and how long the wait before a retry is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delivery: counts to telemetry, log lines of dropped events, and reports of failing subscribers."""
+"""Delivery: counts to telemetry, log lines of dropped events, and the reason `SubscriberFailing` with its text."""
 
 from __future__ import annotations
 

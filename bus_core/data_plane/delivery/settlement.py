@@ -1,4 +1,4 @@
-"""Delivery: settles events. Counts what was delivered, and decides between retry, dead letter and drop for the rest."""
+"""Delivery: settles events. Counts the delivered ones, and queues the others again, as dead letters, or drops them."""
 
 from __future__ import annotations
 

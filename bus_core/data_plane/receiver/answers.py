@@ -52,3 +52,7 @@ async def send_refusal(
     about = [(b"content-type", _TEXT.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*about, header]})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+def too_large(length: int, cap: int) -> str:
+    return f"the event has {length} bytes, at most {cap} are taken"

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import falcon.asgi
 
 from bus_core import telemetry
-from bus_core.data_plane.receiver.answers import answer, send_refusal
+from bus_core.data_plane.receiver.answers import answer, send_refusal, too_large
 from bus_core.data_plane.receiver.body import EventRequest
 from bus_core.data_plane.server import Receive, Scope, Send
 
@@ -67,10 +67,6 @@ class EventApplication:
             await send({"type": "lifespan.shutdown.complete"})
         else:
             raise ValueError(f"the receiver does not speak the ASGI protocol {scope['type']!r}")
-
-
-def too_large(length: int, cap: int) -> str:
-    return f"the event has {length} bytes, at most {cap} are taken"
 
 
 class _Root:

@@ -12,8 +12,8 @@ import falcon
 import falcon.asgi
 
 from bus_core import telemetry
-from bus_core.data_plane.receiver.answers import refuse
-from bus_core.data_plane.receiver.application import EventApplication, too_large
+from bus_core.data_plane.receiver.answers import refuse, too_large
+from bus_core.data_plane.receiver.application import EventApplication
 from bus_core.data_plane.receiver.body import BodyError, EventRequest, read_body, whole_body
 from bus_core.data_plane.receiver.function import EventFunction, ReceiverFunc
 from bus_core.data_plane.receiver.in_flight import EventsInFlight
