@@ -1,4 +1,4 @@
-"""Monitor: the conditions of a channel and of a subscription, from results of hooks and from reports. Pure functions."""
+"""Monitor: the conditions of a channel and a subscription, from results of hooks and reports. Pure functions."""
 
 from __future__ import annotations
 
