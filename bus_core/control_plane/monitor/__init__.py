@@ -1,4 +1,4 @@
-"""The Monitor: watches resources and tells a bus what to provision and whom to serve."""
+"""The monitor: watches resources, and calls hooks to provision channels and to serve subscriptions."""
 
 from bus_core.control_plane.monitor.channel_view import Availability, ChannelView
 from bus_core.control_plane.monitor.handler import Hooks, MonitorEventHandlerFuncs
