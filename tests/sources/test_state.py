@@ -186,7 +186,7 @@ def test_a_full_disk_is_trouble_that_passes(folder: Path, tmp_path: Path) -> Non
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
             connection.execute(f"PRAGMA max_page_count = {pages}")
         write(folder / "b.yaml", *(channel(f"b{number}") for number in range(50)))
-        wait_for(lambda: [text for text in watcher.source.problems() if "cannot be taken in: database or disk" in text])
+        wait_for(lambda: [text for text in watcher.source.problems() if "cannot be read: database or disk" in text])
         with pytest.raises(TemporaryError, match="disk is full"):
             watcher.source.write_conditions(one, [Condition("Ready", "True", message="x" * 100_000)])
         assert watcher.channel("a") == one

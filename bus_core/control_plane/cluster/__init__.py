@@ -1,7 +1,7 @@
-"""The Kubernetes API as a bus needs it: plain objects in and out, every call bounded in time, every failure one error.
+"""Cluster: calls to the Kubernetes API. Plain objects in and out, a time limit for every call, one error type.
 
-The official client brings credentials and TLS; what it builds on top (models, informers, retries of its own) is left
-alone. Only `credentials.py` imports it, and only when a cluster is used: it takes a third of a second.
+The official client provides credentials and TLS. Its models, informers and retries are not used. Only `credentials.py`
+imports it, and only for a cluster, because the import takes a third of a second.
 """
 
 from __future__ import annotations

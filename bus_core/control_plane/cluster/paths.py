@@ -1,4 +1,4 @@
-"""Where the API server keeps what a bus uses."""
+"""Cluster, paths: the API server's paths of the resources that a bus uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bus_core.model.resources import GROUP, VERSION
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One resource of the API. Without a namespace a path means all namespaces, or a cluster-scoped resource."""
+    """One resource of the API. A path without a namespace is for all namespaces, or for a cluster-scoped resource."""
 
     group: str
     version: str

@@ -19,12 +19,12 @@ _NO_DEFAULTS = DispatchDefaults()
 
 
 class Route:
-    """One destination made ready: nothing is looked up or formatted per event. Made by `MessageDispatcher.route`, and
-    usable only with that dispatcher. Immutable, safe to share between threads.
+    """One prepared destination: nothing is looked up or formatted per event. `MessageDispatcher.route` creates it, only
+    for that dispatcher. Immutable, safe to share between threads.
 
     Attributes:
         destination: the URL that events are sent to. It may hold secrets: show `shown` instead.
-        shown: the same with the values of its query masked, for errors and logs.
+        shown: the URL with the values of its query masked, for errors and logs.
         pool: the connections to its host and port.
         prefix: request line and Host header.
     """

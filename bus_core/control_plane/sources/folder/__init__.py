@@ -1,1 +1,1 @@
-"""Resources in a folder of manifests: reading, checking, watching them, and keeping their state."""
+"""Source: a folder of manifests. Reads, checks and watches them, and keeps their state."""

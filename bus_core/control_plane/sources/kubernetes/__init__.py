@@ -1,4 +1,4 @@
-"""The cluster source: the API server's resources, watched; status, finalizers, Services and Events, written."""
+"""Source: a cluster. Watches the API server's resources; writes status, finalizers, Services and Events."""
 
 from __future__ import annotations
 
