@@ -81,7 +81,7 @@ def test_a_deletion_is_told_once_with_name_and_place(
             lambda folder: (folder / "a.yaml").unlink(),
             "contains no manifest now; its resources stay: only --allow-empty",
         ),
-        (lambda folder: (folder / "a.yaml").write_text(""), "holds no manifest any more"),
+        (lambda folder: (folder / "a.yaml").write_text(""), "contains no manifest now"),
         (lambda folder: folder.rename(folder.with_name("aside")), "is missing; its resources stay: restore the folder"),
     ],
     ids=["empty", "truncated", "gone"],
