@@ -1,1 +1,1 @@
-"""The control plane: the way of a resource through source, monitor and driver; and leadership."""
+"""The control plane: the way of a resource. Source, monitor, (driver), in this order, and leadership."""

@@ -1,4 +1,4 @@
-"""Cluster: calls to the Kubernetes API. Plain objects in and out, a time limit for every call, one error type.
+"""Cluster: a client of the Kubernetes API. Plain objects in and out, each call bounded in time, one error.
 
 The official client provides credentials and TLS. Its models, informers and retries are not used. Only `credentials.py`
 imports it, and only for a cluster, because the import takes a third of a second.

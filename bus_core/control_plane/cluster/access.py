@@ -1,4 +1,4 @@
-"""Cluster, access: clients from a kubeconfig, an address, or the credentials of the pod."""
+"""Cluster: how a process reaches the API server. A kubeconfig, an address, or the credentials of the pod."""
 
 from __future__ import annotations
 

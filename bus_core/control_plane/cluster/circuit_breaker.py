@@ -1,4 +1,4 @@
-"""Cluster, circuit breaker: after a failed connection, one caller at a time tries the API server again.
+"""Cluster: the circuit breaker. After a failed connection, one caller at a time tries the API server again.
 
 All calls of a process to one API server share a breaker: reflectors, the Lease, writes, Events. So an API server that
 refuses connections gets one connection per back-off step, not one per caller.

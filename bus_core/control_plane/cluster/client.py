@@ -1,4 +1,4 @@
-"""Cluster, client: calls to the API server. JSON in, JSON out, with time limits."""
+"""Cluster: calls to the API server. JSON in, JSON out, bounded in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cluster, credentials: signs requests, and reads rotated credentials again. The only importer of kubernetes."""
+"""Cluster: the credentials that sign a request, read again after a rotation. Sole importer of kubernetes."""
 
 from __future__ import annotations
 

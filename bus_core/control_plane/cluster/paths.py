@@ -1,4 +1,4 @@
-"""Cluster, paths: the API server's paths of the resources that a bus uses."""
+"""Cluster: the paths of the API server that a bus uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cluster, reflector: follows one kind of object. It lists, watches, and resumes a broken watch where it ended.
+"""Cluster: the reflector keeps one kind of object in step with the API server, by lists and watches.
 
 The rules are from the Kubernetes page "API concepts": a list in pages, then a watch with bookmarks from the list's
 resourceVersion; after 410 (Gone, or the status Expired in a watch) a new list. A new list is compared with the known

@@ -1,4 +1,4 @@
-"""Cluster, transport: signed requests over pooled connections, behind the circuit breaker. It may retry a 401 once."""
+"""Cluster: requests over pooled connections, behind the circuit breaker, signed, and repeated after a 401."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leadership: for each bus and role one process at a time calls the leader's hooks and writes conditions."""
+"""Leadership: for each bus and role, one process at a time calls the leader's hooks and writes conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leadership on one machine: a file lock for each role. The kernel frees the lock when its holder ends."""
+"""Leadership: among the processes of one machine, by a file lock for each role."""
 
 from __future__ import annotations
 

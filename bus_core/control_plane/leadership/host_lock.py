@@ -1,4 +1,4 @@
-"""Leadership, host lock: chooses the worker of a host that competes for the Leases of the bus."""
+"""Leadership: the host lock says which worker of a host competes for the Leases of the bus."""
 
 from __future__ import annotations
 

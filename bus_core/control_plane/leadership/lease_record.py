@@ -1,4 +1,4 @@
-"""Leadership: reads, takes, renews and releases one Lease object. Each write requires the version that was read."""
+"""Leadership: one Lease object. It is read, taken, renewed and given up; each write names the version it read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The monitor: watches resources, and calls hooks to provision channels and to serve subscriptions."""
+"""Monitor: watches the resources of one bus and calls the hooks that they require."""
 
 from bus_core.control_plane.monitor.channel_view import Availability, ChannelView
 from bus_core.control_plane.monitor.handler import Hooks, MonitorEventHandlerFuncs

@@ -1,4 +1,4 @@
-"""Monitor: the state of one channel and its subscriptions that was last applied to the driver, and its failures."""
+"""Monitor: the state last applied to the driver, of one channel and its subscriptions, and failures to retry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitor: reconciles the bus itself. Calls `sync_bus`, and writes the conditions of the Bus or ClusterBus."""
+"""Monitor: the reconciler of the Bus itself. It calls `sync_bus` and writes the Bus's conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitor, cache: the newest version of every resource of one bus, indexed by channel. Thread-safe."""
+"""Monitor: the cache. It holds the newest version of every resource of one bus, by channel. Thread-safe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitor: the view of a channel that the event path reads. One immutable entry per channel, no lock."""
+"""Monitor: the view of a channel that the event path reads. One immutable entry a channel, no lock."""
 
 from __future__ import annotations
 

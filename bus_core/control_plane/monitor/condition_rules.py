@@ -1,4 +1,4 @@
-"""Monitor: derives the conditions of channels and subscriptions from the results of hooks. Pure functions."""
+"""Monitor: the conditions of a channel and a subscription, from results of hooks and reports. Pure functions."""
 
 from __future__ import annotations
 

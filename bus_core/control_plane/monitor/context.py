@@ -1,4 +1,4 @@
-"""Monitor: the context of every reconcile: hooks, source, roles, clock, and the handling of failures."""
+"""Monitor: the context of every reconcile. Hooks, source, roles, clock, and the handling of a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitor: one call of a hook, and when an error leads to a retry: after a time, after a change, or with back-off."""
+"""Monitor: one call of a hook, and the retry that its error asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitor: watches one bus with its channels and subscriptions, and calls hooks for their changes."""
+"""Monitor: its public face. It watches one bus, its channels and subscriptions, and calls hooks."""
 
 from __future__ import annotations
 

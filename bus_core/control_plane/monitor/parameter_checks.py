@@ -1,4 +1,4 @@
-"""Monitor: the parameters in force of a channel, its last parameters before deletion, and undeclared arguments."""
+"""Monitor: the parameters in force for a channel, also at its end, and the arguments that nothing declares."""
 
 from __future__ import annotations
 

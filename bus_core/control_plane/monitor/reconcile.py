@@ -1,4 +1,4 @@
-"""Monitor: reconciles one channel. Compares the wanted with the applied state, calls hooks, writes conditions."""
+"""Monitor: the reconciler of a channel. It compares wanted and applied state, calls hooks, writes conditions."""
 
 from __future__ import annotations
 

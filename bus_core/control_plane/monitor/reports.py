@@ -1,4 +1,4 @@
-"""Monitor: the reports of the driver and of delivery on subscriptions. One report per reporter and subscription."""
+"""Monitor: the reports of the driver and of delivery on subscriptions. One reason each, until it is taken back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitor: a running monitor: its cache, queue and reconcilers, the threads that work on the queue, its problems."""
+"""Monitor: a monitor that runs. Its cache, workqueue and reconcilers, its threads, and its problems."""
 
 from __future__ import annotations
 

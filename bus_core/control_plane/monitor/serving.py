@@ -1,4 +1,4 @@
-"""Monitor, serving: provisions a wanted channel, subscribes its subscriptions, and writes their conditions."""
+"""Monitor: serves a wanted channel. It is provisioned, its subscriptions are subscribed, conditions say so."""
 
 from __future__ import annotations
 

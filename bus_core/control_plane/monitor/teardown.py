@@ -1,4 +1,4 @@
-"""Monitor, teardown: ends channels and subscriptions that were deleted, replaced, or moved to another bus."""
+"""Monitor: ends a channel or subscription that is deleted, gone, replaced under its name, or another bus's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitor, workqueue: keys to reconcile. A key is in the queue at most once, and in at most one thread."""
+"""Monitor: the workqueue. Keys to reconcile, each at most once in the queue and in one thread at a time."""
 
 from __future__ import annotations
 

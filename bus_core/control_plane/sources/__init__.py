@@ -1,4 +1,4 @@
-"""Source: the protocol that a folder of manifests and a cluster both implement."""
+"""Source: the protocol of all sources. A folder of manifests and a cluster look the same behind it."""
 
 from __future__ import annotations
 

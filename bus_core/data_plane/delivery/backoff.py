@@ -1,4 +1,4 @@
-"""Delivery: decides whether and when a failed delivery is retried."""
+"""Delivery: which failures are retried, such as which statuses, and how long the wait before a retry is."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Source: a folder of manifests. Reads, checks and watches them, and keeps their state."""
+"""Source: resources in a folder of manifests. Reading, checking, watching them, and keeping their state."""

@@ -1,4 +1,4 @@
-"""Source: creates the tables of a new database, and migrates a state directory with one JSON file per resource."""
+"""Source: takes over the state directory of an older version, with one JSON file a resource, into the new database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source: a cluster. Watches the API server's resources; writes status, finalizers, Services and Events."""
+"""Source: resources in a cluster. Watched there; status, finalizers, Services and Events are written."""
 
 from __future__ import annotations
 

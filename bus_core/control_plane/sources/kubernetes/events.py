@@ -1,4 +1,4 @@
-"""Source, Events (events.k8s.io/v1): written in the background, at a limited rate, and repeated ones as a series."""
+"""Source: Events (events.k8s.io/v1), written by a thread of their own; repeated ones become a series."""
 
 from __future__ import annotations
 

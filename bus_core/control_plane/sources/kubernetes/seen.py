@@ -1,4 +1,4 @@
-"""Source, seen resources: as the watches report them, and the results of our own writes until a watch reports those."""
+"""Source: the resources as the watches report them, with our own writes that no watch has shown yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source, Services: one for each channel. Its DNS name, which senders use, leads to the bus's own Service."""
+"""Source: a Service for each channel. Its DNS name, which senders use, leads to the bus's own Service."""
 
 from __future__ import annotations
 

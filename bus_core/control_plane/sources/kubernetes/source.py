@@ -1,4 +1,4 @@
-"""Source: `KubernetesSource`, a cluster's resources through reflectors, and writes guarded by resourceVersion."""
+"""Source: KubernetesSource, on reflectors and guarded writes."""
 
 from __future__ import annotations
 
