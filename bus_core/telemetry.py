@@ -1,7 +1,7 @@
-"""Telemetry: counters, gauges and loggers. A library is silent: nothing is measured until the host calls `enable`.
+"""Telemetry: counters, gauges and loggers. Nothing is measured until the host calls `enable`.
 
-This file alone imports prometheus-client, and not before PROMETHEUS_MULTIPROC_DIR is set. prometheus-client decides at
-its import whether processes share values (measured: the variable has no effect if it is set later).
+Only this file imports prometheus-client, and only after it has set PROMETHEUS_MULTIPROC_DIR. prometheus-client decides
+at import whether processes share values (measured: the variable has no effect if it is set later).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class _Metric:
     """A named metric. It does nothing until telemetry is enabled.
 
     Args:
-        name: in the form of Prometheus, with the prefix `bus_`.
+        name: a Prometheus name with the prefix `bus_`.
         help_text: one line of description.
-        labels: the names of its labels; the methods take the values in this order.
+        labels: the names of its labels. The methods take the values in this order.
     """
 
     def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
@@ -39,7 +39,7 @@ class _Metric:
         self.help = help_text
         self.labels = tuple(labels)
         _metrics.append(self)
-        if _enabled:  # the metric of a driver that is loaded late
+        if _enabled:  # a driver that is imported late creates its metrics now
             self.connect()
 
     def connect(self) -> None:
@@ -47,7 +47,7 @@ class _Metric:
 
 
 class Counter(_Metric):
-    """A count that only grows, summed over all workers. Thread-safe. A driver makes its counters at module level."""
+    """A growing count, summed over all workers. Thread-safe. A driver creates its counters at module level."""
 
     _real: prometheus_client.Counter | None = None
 
@@ -63,14 +63,14 @@ class Counter(_Metric):
 
 
 class Gauge(_Metric):
-    """A level, summed over the workers that are alive. Thread-safe. A driver makes its gauges at module level."""
+    """A level, summed over the living workers. Thread-safe. A driver creates its gauges at module level."""
 
     _real: prometheus_client.Gauge | None = None
 
     def connect(self) -> None:
         from prometheus_client import Gauge as PrometheusGauge
 
-        # `livesum` drops the share of a dead worker; a plain gauge keeps it (measured).
+        # `livesum` drops the value of a dead worker; a plain gauge keeps it (measured).
         self._real = PrometheusGauge(self.name, self.help, self.labels, multiprocess_mode="livesum")
 
     def set(self, value: float, *labels: str) -> None:
@@ -79,7 +79,7 @@ class Gauge(_Metric):
             (self._real.labels(*labels) if labels else self._real).set(value)
 
     def forget(self, *labels: str) -> None:
-        """Remove a series. Where workers share values a series cannot be removed, so it becomes zero."""
+        """Remove a series. If workers share values, a series cannot be removed and becomes zero."""
         if self._real is not None:
             self._real.labels(*labels).set(0)
             if not os.environ.get(_MULTIPROCESS):
@@ -101,9 +101,9 @@ def enable(directory: Path | None = None) -> None:
     """Start measuring. Call it once, before the workers are forked; a second call does nothing.
 
     Args:
-        directory: where the workers share their values; None if there is one process.
+        directory: the folder in which workers share their values; None for one process.
     """
-    global _enabled  # noqa: PLW0603  # one process, one registry: prometheus-client keeps it so
+    global _enabled  # noqa: PLW0603  # one registry per process, as in prometheus-client
     if _enabled:
         return
     if directory is not None:
@@ -115,7 +115,7 @@ def enable(directory: Path | None = None) -> None:
 
 
 def worker_died(pid: int) -> None:
-    """Drop the share of a dead worker from the gauges. Its counts stay.
+    """Drop the values of a dead worker from the gauges. Its counts stay.
 
     Args:
         pid: the worker's process id.

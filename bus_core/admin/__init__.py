@@ -1,4 +1,4 @@
-"""Admin: health and metrics over HTTP. It reads through callables, and commands nothing."""
+"""Admin: health and metrics over HTTP. It only reads, through callables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class AdminApp:
     """`/livez`, `/readyz` and `/metrics` as an ASGI application.
 
     Args:
-        ready: the problems that keep this worker from serving; none means ready.
-        metrics: the exposition of all workers, and its content type.
+        ready: returns the problems that keep this worker from serving; empty means ready.
+        metrics: returns the exposition of all workers, and its content type.
     """
 
     def __init__(self, *, ready: Callable[[], Sequence[str]], metrics: Callable[[], tuple[bytes, str]]) -> None:
@@ -39,12 +39,12 @@ class AdminApp:
         resp.text = "".join(f"{problem}\n" for problem in problems) or "ok\n"
 
     async def _answer_metrics(self, resp: falcon.asgi.Response) -> None:
-        # Not on the event loop: to add up thousands of series of several workers takes a tenth of a second.
+        # Not on the event loop: adding up thousands of series of several workers takes a tenth of a second.
         resp.data, resp.content_type = await asyncio.to_thread(self._metrics)
 
 
 class _Resource:
-    """One path: GET, and HEAD alike."""
+    """One path, with GET and HEAD."""
 
     def __init__(self, answer: Callable[[falcon.asgi.Response], Any]) -> None:
         self._answer = answer
@@ -59,10 +59,10 @@ class _Resource:
 async def _elsewhere(req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: Any) -> None:
     resp.status = falcon.HTTP_404
     resp.content_type = "text/plain; charset=utf-8"
-    resp.text = f"there are {', '.join(_PATHS)}\n"
+    resp.text = f"not found; the paths are {', '.join(_PATHS)}\n"
 
 
 def _write_error(req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError) -> None:
-    """Falcon's own errors, such as 405, as text like all other answers. Their headers, such as Allow, are set."""
+    """Answer Falcon's errors, such as 405, as text. Falcon sets their headers, such as Allow."""
     resp.content_type = "text/plain; charset=utf-8"
     resp.text = f"{error.title}: read {', '.join(_PATHS)} with GET\n"

@@ -1,1 +1,1 @@
-"""The data plane: the way of an event. Server, receiver, (driver), delivery, dispatch, in this order."""
+"""The data plane: the way of an event through server, receiver, driver, delivery and dispatch."""

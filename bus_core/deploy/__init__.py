@@ -1,7 +1,7 @@
-"""Control plane: the objects that one bus needs in a cluster, made from the base that kustomize reads.
+"""Deploy: the objects that one bus needs in a cluster, made from the kustomize base.
 
-The kinds (CustomResourceDefinitions) are not among them. All buses of a cluster share the kinds, so deleting the
-objects of one bus must not delete a kind: `bus_core.control_plane.crds` has those.
+The kinds (CustomResourceDefinitions) are in `bus_core.control_plane.crds`. All buses of a cluster share the kinds, so
+deleting the objects of one bus must not delete a kind.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import yaml
 Object = dict[str, Any]
 
 _FILES = ("account.yaml", "workload.yaml")
-_BUS, _NAMESPACE = "demo", "default"  # what the base is written for
+_BUS, _NAMESPACE = "demo", "default"  # the names in the base
 
 
 def objects(*, bus: str, namespace: str, driver: str, image: str, cluster: bool = False) -> Iterator[Object]:
-    """Every object of one bus, without the Bus itself and without the kinds.
+    """Every object of one bus, except the Bus and the kinds.
 
     Args:
         bus: its name. namespace: of the Bus and its pods. driver: an entry point's name. image: of the pods.
-        cluster: whether it is a ClusterBus, which needs rights in all namespaces.
+        cluster: whether the bus is a ClusterBus, which needs permissions in all namespaces.
     """
     folder = resources.files(__name__)
     for name in _FILES:
@@ -43,7 +43,7 @@ def text(**what: Any) -> str:
 
 
 def _made_out(value: Any, bus: str, namespace: str) -> Any:
-    """The base with the names of this bus in it."""
+    """The base with the names of this bus."""
     if isinstance(value, dict):
         return {key: _made_out(inner, bus, namespace) for key, inner in value.items()}
     if isinstance(value, list):
@@ -63,7 +63,7 @@ def _set_pods(deployment: Object, driver: str, image: str, *, cluster: bool) -> 
 
 
 def _widened(item: Object, bus: str, namespace: str) -> Iterator[Object]:
-    """For a ClusterBus: the same rights in all namespaces, but for the Leases, which stay where the pods are."""
+    """For a ClusterBus: permissions in all namespaces; those for Leases only in the pods' namespace."""
     meta = {**item["metadata"], "name": f"{namespace}-{bus}-bus"}
     del meta["namespace"]
     if item["kind"] == "RoleBinding":

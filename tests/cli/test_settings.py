@@ -103,8 +103,8 @@ def test_a_second_driver_is_said_with_what_says_it(tmp_path: Path) -> None:
     config.write_text("driver: kafka\n")
     for options, env, says in (
         (["--driver", "kafka"], {}, "--driver is 'kafka'"),
-        ([], {"BUS_DRIVER": "kafka"}, "BUS_DRIVER says 'kafka'"),
-        (["--config", config], {}, f"{config}:1: driver says 'kafka'"),
+        ([], {"BUS_DRIVER": "kafka"}, "BUS_DRIVER is 'kafka'"),
+        (["--config", config], {}, f"{config}:1: driver is 'kafka'"),
     ):
         assert says in run_bus("run", "--manifests", tmp_path, *options, env=env).stderr
 

@@ -41,7 +41,7 @@ def test_only_forwarded_headers_where_a_rule_is_given() -> None:
     ("value", "label"), [("a\r\nx: y", "CR"), ("a\rb", "CR"), ("a\nb", "LF"), ("a\0b", "NUL"), ("\n", "LF")]
 )
 def test_a_value_cannot_end_its_line(value: str, label: str) -> None:
-    with pytest.raises(InvalidMessageError, match=f"ce-subject holds {label}"):
+    with pytest.raises(InvalidMessageError, match=f"ce-subject contains {label}"):
         encode(Message({"ce-id": "1", "ce-subject": value}, b""))
 
 

@@ -84,7 +84,7 @@ def test_a_half_written_file_keeps_what_it_held_and_is_named_with_its_line(setup
         half, _, _ = (setup.folder / "orders.yaml").read_text().rpartition("demo")
         (setup.folder / "orders.yaml").write_text(half + "[dem")
         place = f"orders.yaml:{len(half.splitlines())}"
-        wait_for(lambda: process.says("a manifest cannot be used", place), what="file and line in the log")
+        wait_for(lambda: process.says("a manifest is invalid", place), what="file and line in the log")
         (setup.folder / "shipping.yaml").write_text(
             typo := yaml.safe_dump(setup.subscription("shipping")).replace("subscriber:", "subscribr:")
         )

@@ -117,7 +117,7 @@ def test_ignored_arguments_are_told_once() -> None:
     world.restart()
     world.settle()
     told = [message for _, reason, message in world.source.events if reason == "ErrResourceSync"]
-    assert told == ["arguments are ignored, because nobody declares them: colour"]
+    assert told == ["arguments are ignored, because neither driver nor bus declares them: colour"]
 
 
 def test_a_service_that_could_not_be_made_is_tried_again(world: World) -> None:

@@ -25,10 +25,10 @@ def subscription(**spec: Any) -> dict[str, Any]:
     [
         ({"subscriber": "htp://x/"}, "subscriber", "scheme other than http and https"),
         ({"subscriber": "http://x:99999/"}, "subscriber", "port"),
-        ({"subscriber": "not a host"}, "subscriber", "blank"),
+        ({"subscriber": "not a host"}, "subscriber", "space"),
         ({"subscriber": "https://u:p@x/"}, "subscriber", "user information"),
         ({"replyTo": "x/y"}, "replyTo", "write http:// before it"),
-        ({"subscriber": "x", "delivery": {"deadLetterSink": "a b"}}, "delivery.deadLetterSink", "blank"),
+        ({"subscriber": "x", "delivery": {"deadLetterSink": "a b"}}, "delivery.deadLetterSink", "space"),
         ({"subscriber": "x", "delivery": {"deadLetterSink": "orders"}}, "delivery.deadLetterSink", "itself"),
         (
             {"subscriber": "x", "delivery": {"deadLetterSink": "http://orders.default/"}},

@@ -67,7 +67,7 @@ def test_a_deletion_is_told_once_with_name_and_place(
         wait_for(lambda: (c := watcher.channel("a")) and c.deleted and watcher.channel("b") is None)
         put(folder / "d.yaml", channel("d"))
         wait_for(lambda: watcher.channel("d"))
-        told = sorted(said(caplog, "gone from the folder: it is deleted"))
+        told = sorted(said(caplog, "deleted, because it is missing from the folder"))
         assert told == [
             ("Channel default/a", str(folder), str(folder / "a.yaml")),
             ("Channel default/b", str(folder), str(folder / "b.yaml")),
@@ -79,10 +79,10 @@ def test_a_deletion_is_told_once_with_name_and_place(
     [
         (
             lambda folder: (folder / "a.yaml").unlink(),
-            "holds no manifest any more; what it held stays: only --allow-empty",
+            "contains no manifest now; its resources stay: only --allow-empty",
         ),
-        (lambda folder: (folder / "a.yaml").write_text(""), "holds no manifest any more"),
-        (lambda folder: folder.rename(folder.with_name("aside")), "is gone; what it held stays: bring it back"),
+        (lambda folder: (folder / "a.yaml").write_text(""), "contains no manifest now"),
+        (lambda folder: folder.rename(folder.with_name("aside")), "is missing; its resources stay: restore the folder"),
     ],
     ids=["empty", "truncated", "gone"],
 )
@@ -119,9 +119,9 @@ def test_what_is_kept_because_another_file_is_broken_is_told(
         wait_for(lambda: warned(caplog))
         put(folder / "c.yaml", channel("c"))
         wait_for(lambda: watcher.channel("c"))
-        assert warned(caplog) == ["a manifest cannot be used; what it held before stays"]
+        assert warned(caplog) == ["a manifest is invalid; its last valid resource stays"]
         (folder / "a.yaml").unlink()
-        wait_for(lambda: [text for text in warned(caplog) if "they stay while a file in it is broken" in text])
+        wait_for(lambda: [text for text in warned(caplog) if "they stay as long as a file in it is broken" in text])
         assert watcher.channel("a")
 
 

@@ -204,10 +204,10 @@ def test_the_state_directory_may_not_be_in_the_folder(folder: Path) -> None:
     [
         ("a: [1\n", 1, "is not YAML"),
         ("a: 1\na: 2\n", 2, "given twice"),
-        ("- 1\n", 1, "no Kubernetes object"),
+        ("- 1\n", 1, "not a Kubernetes object"),
         ("apiVersion: channels.knative.dev/v9\nkind: Channel\n", 1, "channels.knative.dev/v1alpha1"),
-        ("apiVersion: channels.knative.dev/v1alpha1\nkind: Chanel\n", 2, "none of Bus"),
-        ("apiVersion: channels.knative.dev/v1alpha1\nkind: [Channel]\n", 2, "none of Bus"),
+        ("apiVersion: channels.knative.dev/v1alpha1\nkind: Chanel\n", 2, "must be one of Bus"),
+        ("apiVersion: channels.knative.dev/v1alpha1\nkind: [Channel]\n", 2, "must be one of Bus"),
         ("kind: Channel\napiVersion: channel.knative.dev/v1alpha1\n", 2, "did you mean channels.knative.dev/v1alpha1?"),
         ("kind: Bus\napiVersion: Channels.Knatve.dev/v1alpha1\n", 2, "did you mean channels.knative.dev/v1alpha1?"),
         ("kind: Channel\napiVersion: channels.knative/v1alpha1\n", 2, "did you mean channels.knative.dev/v1alpha1?"),
@@ -221,7 +221,7 @@ def test_the_state_directory_may_not_be_in_the_folder(folder: Path) -> None:
         ("a: 1\nb: " + "[" * 100_000, 2, "nested more than 64 levels deep"),
         ("a: 1\nb: &b [*b]\n", 2, "does an alias lead back to itself?"),
         ("a: 1\nb: &b\n  c: *b\n", 2, "does an alias lead back to itself?"),
-        ("a: !!python/object/apply:os.system [true]\n", 0, "no Kubernetes object"),
+        ("a: !!python/object/apply:os.system [true]\n", 0, "not a Kubernetes object"),
         ("\udcff", 0, "UTF-8"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_password_in_a_destination_is_stored_nowhere(
     write(folder / "a.yaml", channel("a"), manifest("Subscription", "s", channel="a", subscriber="before"))
     with watching(folder, tmp_path / "state") as watcher:
         write(folder / "a.yaml", channel("a"), manifest("Subscription", "s", channel="a", **spec))
-        told = wait_for(lambda: [vars(one).get("detail", "") for one in caplog.records if "cannot be used" in one.msg])
+        told = wait_for(lambda: [vars(one).get("detail", "") for one in caplog.records if "is invalid" in one.msg])
         assert "a.yaml:" in told[0]
         assert stored(tmp_path / "state")["Subscription/s"]["spec"]["subscriber"] == "before"
         assert len(watcher.now) == 2
@@ -173,7 +173,7 @@ def test_a_database_of_a_newer_version_is_left_alone(folder: Path, tmp_path: Pat
     StateDirectory(tmp_path / "state", folder)
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "state.db")) as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(ConfigurationError, match="version 99 and this bus-core knows version 1: install"):
+    with pytest.raises(ConfigurationError, match="version 99, but this bus-core knows version 1: install"):
         StateDirectory(tmp_path / "state", folder)
 
 
@@ -186,7 +186,7 @@ def test_a_full_disk_is_trouble_that_passes(folder: Path, tmp_path: Path) -> Non
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
             connection.execute(f"PRAGMA max_page_count = {pages}")
         write(folder / "b.yaml", *(channel(f"b{number}") for number in range(50)))
-        wait_for(lambda: [text for text in watcher.source.problems() if "cannot be taken in: database or disk" in text])
+        wait_for(lambda: [text for text in watcher.source.problems() if "cannot be read: database or disk" in text])
         with pytest.raises(TemporaryError, match="disk is full"):
             watcher.source.write_conditions(one, [Condition("Ready", "True", message="x" * 100_000)])
         assert watcher.channel("a") == one

@@ -1,7 +1,7 @@
 """Cluster: a client of the Kubernetes API. Plain objects in and out, each call bounded in time, one error.
 
-The official client brings credentials and TLS; what it builds on top (models, informers, retries of its own) is left
-alone. Only `credentials.py` imports it, and only when a cluster is used: it takes a third of a second.
+The official client provides credentials and TLS. Its models, informers and retries are not used. Only `credentials.py`
+imports it, and only for a cluster, because the import takes a third of a second.
 """
 
 from __future__ import annotations

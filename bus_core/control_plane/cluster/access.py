@@ -14,14 +14,14 @@ __all__ = ["TOKEN", "connect", "in_cluster", "shared_client"]
 
 
 def connect(master_url: str = "", kubeconfig: str = "") -> ClusterClient:
-    """A client for the cluster that is named, or else for the one that this process runs in.
+    """A client for the given cluster, or else for the cluster of this pod.
 
     Args:
-        master_url: the API server's address; goes before the one in `kubeconfig`.
-        kubeconfig: the path of a kubeconfig file; its current context counts.
+        master_url: the API server's address; overrides the address in `kubeconfig`.
+        kubeconfig: the path of a kubeconfig file. Its current context is used.
 
     Raises:
-        ConfigurationError: neither is given outside a cluster, or the file cannot be used.
+        ConfigurationError: neither is given and this is not a pod, or the file cannot be used.
     """
     credentials = Credentials(master_url, kubeconfig)
     breaker = CircuitBreaker(credentials.host)
@@ -29,7 +29,7 @@ def connect(master_url: str = "", kubeconfig: str = "") -> ClusterClient:
 
 
 def shared_client(master_url: str = "", kubeconfig: str = "") -> ClusterClient:
-    """The one client of this process for a cluster; a process that was forked gets its own.
+    """The only client of this process for a cluster. A forked process gets its own.
 
     Callers share connections, credentials and the circuit breaker. See `connect` for arguments and errors.
     """

@@ -1,7 +1,7 @@
 """Cluster: the circuit breaker. After a failed connection, one caller at a time tries the API server again.
 
-All calls of a process to one API server pass the same breaker: reflectors, the Lease, writes, Events. So an API server
-that refuses connections sees one connection a back-off step, and not one for each caller.
+All calls of a process to one API server share a breaker: reflectors, the Lease, writes, Events. So an API server that
+refuses connections gets one connection per back-off step, not one per caller.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Final
 from bus_core.telemetry import get_logger
 
 BACKOFF: Final = (1, 1, 1, 1, 1, 1, 1, 2, 3, 5, 8, 13, 21)
-"""Seconds between two connections that fail, the last one from then on: fourteen in the first minute. Each second at
-first, so that a leader finds a server that was away for a few seconds before its Lease is over."""
+"""Seconds between failing connections; the last value repeats. Fourteen tries in the first minute. The first are one
+second apart, so that a leader reaches a server that was away for a few seconds before its Lease expires."""
 
 PROBE: Final = 3.0
-"""Seconds after which a connection that is being tried counts as made; connecting takes less, or fails."""
+"""Seconds after which a try counts as connected. Connecting takes less, or fails."""
 
 PROBE_POLL: Final = 0.2
-"""Seconds until a caller asks again while another one tries to connect."""
+"""Seconds until a caller asks again while another caller tries to connect."""
 
 REMINDER: Final = 60.0
-"""Seconds between two log lines about an API server that stays away."""
+"""Seconds between two log lines about an API server that stays unreachable."""
 
 CHANGE: Final = 15.0
-"""The same where the reason differs: two reasons may alternate."""
+"""The same if the reason has changed. Two reasons may alternate."""
 
 log = get_logger(__name__)
 
 
 class UnreachableError(Exception):
-    """No connection to the API server could be made, or none that was answered, now or a moment ago.
+    """A connection to the API server failed, or was closed without an answer, now or a moment ago.
 
     Args:
         detail: the reason, for people.
-        retry_after: seconds until the next try makes sense.
+        retry_after: seconds until the next useful try.
     """
 
     def __init__(self, detail: str, retry_after: float) -> None:
@@ -48,7 +48,7 @@ class UnreachableError(Exception):
 
 
 class CircuitBreaker:
-    """Closed while connections can be made, open after one that could not. Thread-safe; no method blocks.
+    """Closed while connections succeed, open after a failed one. Thread-safe; no method blocks.
 
     Args:
         server: the API server's address, for the log.
@@ -77,7 +77,7 @@ class CircuitBreaker:
         """Ask before each request.
 
         Raises:
-            UnreachableError: the breaker is open, or another caller tries to connect at this moment.
+            UnreachableError: the breaker is open, or another caller tries to connect now.
         """
         with self._lock:
             if not self._failures:
@@ -90,17 +90,17 @@ class CircuitBreaker:
             self._probe_until = now + PROBE
 
     def connected(self) -> None:
-        """A connection was made, whatever became of the request."""
+        """Note a successful connection, whatever the result of the request."""
         with self._lock:
             was_open, self._failures, self._logged = self._failures > 0, 0, None
         if was_open:
             log.info("the API server can be reached again", server=self._server)
 
     def failed(self, detail: str) -> UnreachableError:
-        """A connection could not be made; the error to raise. Logs the first one, and then one line a minute."""
+        """Note a failed connection. Returns the error to raise. Logs the first failure, then one line per minute."""
         with self._lock:
             now = self._clock()
-            if now >= self._open_until:  # else another request was under way beside the one that opened the breaker
+            if now >= self._open_until:  # else a parallel request has opened the breaker
                 delay = BACKOFF[min(self._failures, len(BACKOFF) - 1)] * (1 + 0.1 * self._jitter())
                 self._failures += 1
                 self._open_until = now + delay

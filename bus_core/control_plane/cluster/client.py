@@ -14,10 +14,10 @@ from bus_core.model.errors import BusError
 
 CONNECT = 2.0
 READ = 3.0
-"""Seconds that a read or write of one object may take. A stop waits for those under way, so they are short."""
+"""The time limit in seconds for a read or write of one object. Short, because a stop waits for running calls."""
 
 LIST_READ = 30.0
-"""Seconds without a byte until a page of a list counts as lost."""
+"""Seconds without a byte after which a page of a list fails."""
 
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -25,14 +25,14 @@ Object = dict[str, Any]
 
 
 class ApiError(BusError):
-    """The API server refused, or could not be asked.
+    """The API server refused, or did not answer.
 
     Args:
-        status: of HTTP; 0 where there was no answer.
+        status: the HTTP status code; 0 without an answer.
         message: the server's own sentence, which for 403 names verb and resource.
         reason: the server's word, such as `Expired` or `AlreadyExists`.
-        retry_after: seconds until the next try makes sense, as the server or the circuit breaker says, or 0.
-        unreachable: no connection could be made; the circuit breaker has logged that.
+        retry_after: seconds until the next useful try, from the server or the circuit breaker; or 0.
+        unreachable: the connection failed; the circuit breaker has logged it.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ApiError(BusError):
 
 
 class _Response(Protocol):
-    """The part of urllib3's response that is used here."""
+    """The used part of urllib3's response."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,7 +60,7 @@ class _Response(Protocol):
 
 
 class Transport(Protocol):
-    """One HTTP exchange, its body still to be read. The seam below which tests put a server of their own."""
+    """Sends one request and returns the response, body unread. Tests put their own server below this seam."""
 
     def __call__(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, connect: float, read: float
@@ -68,7 +68,7 @@ class Transport(Protocol):
 
 
 class Stream:
-    """The events of a watch, as they come. `cut` may be called from any thread and ends the iteration."""
+    """Iterates over the events of a watch. `cut`, from any thread, ends the iteration."""
 
     def __init__(self, response: _Response) -> None:
         self._response = response
@@ -82,7 +82,7 @@ class Stream:
                     if line.strip():
                         yield json.loads(line)
         except Exception as error:
-            # urllib3's own errors: cut, timed out, or broken in the middle. What was read is good.
+            # An error of urllib3: the watch was cut, timed out, or broke. The events before it are valid.
             raise ApiError(0, f"the watch broke off: {detail_of(error)}") from None
         finally:
             self._response.close()
@@ -95,7 +95,7 @@ class Stream:
 
 
 class ClusterClient:
-    """Thread-safe. Every method raises `ApiError`, and nothing else, when the server refuses or does not answer.
+    """Calls one API server. Thread-safe. Each method raises only `ApiError`, if the server refuses or does not answer.
 
     Args:
         transport: sends one request.
@@ -111,7 +111,7 @@ class ClusterClient:
         self.server = server
 
     def rejected_for(self) -> float:
-        """Seconds for which the API server has answered nothing but 401 to this client; 0 if it takes its requests."""
+        """Seconds for which this client has got only 401 answers; 0 if the server accepts its requests."""
         with self._lock:
             return 0.0 if self._rejected_at is None else self._clock() - self._rejected_at
 
@@ -125,7 +125,7 @@ class ClusterClient:
         return self._call("PUT", path, {}, body, read)
 
     def merge(self, path: str, body: Object) -> Object:
-        """A JSON merge patch (RFC 7386); with `metadata.resourceVersion` in it, only on that very version."""
+        """A JSON merge patch (RFC 7386). `metadata.resourceVersion` in it limits it to that version."""
         return self._call("PATCH", path, {}, body, READ, MERGE_PATCH)
 
     def delete(self, path: str, **preconditions: str) -> None:
@@ -133,7 +133,7 @@ class ClusterClient:
         self._call("DELETE", path, {}, body, READ)
 
     def watch(self, path: str, *, read: float, **query: Any) -> Stream:
-        """Open a watch. `read` is how many seconds of silence end it."""
+        """Open a watch. It ends after `read` seconds of silence."""
         return Stream(self._open("GET", path, {**query, "watch": "true"}, None, read, ""))
 
     def _call(
@@ -145,7 +145,7 @@ class ClusterClient:
             response.release_conn()
             found: Object = json.loads(data) if data else {}
         except ValueError:
-            raise ApiError(0, f"{method} {path}: the answer is no JSON") from None
+            raise ApiError(0, f"{method} {path}: the answer is not JSON") from None
         except Exception as error:
             raise ApiError(0, f"{method} {path}: {detail_of(error)}") from None
         return found
@@ -164,7 +164,7 @@ class ClusterClient:
             text = f"{self.server} does not answer: {detail_of(error)}"
             raise ApiError(0, text, retry_after=error.retry_after, unreachable=True) from None
         except Exception as error:
-            # urllib3, ssl and credential plug-ins each have errors of their own; to a caller they are one: no answer.
+            # urllib3, ssl and credential plug-ins have their own errors. For a caller, all mean: no answer.
             raise ApiError(0, f"{self.server} does not answer: {detail_of(error)}") from None
         with self._lock:
             if response.status != 401:

@@ -16,10 +16,10 @@ from bus_core.model.errors import ConfigurationError
 from bus_core.telemetry import get_logger
 
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-"""The token of the pod's account; the kubelet replaces it well before it expires."""
+"""The token of the pod's account. The kubelet replaces it well before it expires."""
 
 RELOAD = 10.0
-"""Seconds at least between two readings of a kubeconfig because of a 401: it may run a credential plug-in."""
+"""The least seconds between two readings of a kubeconfig after 401 answers. A reading may run a credential plug-in."""
 
 Headers = dict[str, str]
 
@@ -29,15 +29,15 @@ log = get_logger(__name__)
 class Credentials:
     """An API server's address, TLS and credentials, from a kubeconfig, an address, or the pod. Thread-safe.
 
-    A token file is read again when it changes. Everything else of a kubeconfig is read again after a 401: a token in
-    it, and what a credential plug-in gives. A plug-in's token that expires is renewed before that.
+    A changed token file is read again. The rest of a kubeconfig is read again after a 401: a token in it, and the
+    credentials of a plug-in. A plug-in's token is renewed before it expires.
 
     Args:
-        master_url: the API server's address; goes before the one in `kubeconfig`.
-        kubeconfig: the path of a kubeconfig file; its current context counts.
+        master_url: the API server's address; overrides the address in `kubeconfig`.
+        kubeconfig: the path of a kubeconfig file. Its current context is used.
 
     Raises:
-        ConfigurationError: neither is given outside a cluster, or the file cannot be used.
+        ConfigurationError: neither is given and this is not a pod, or the file cannot be used.
     """
 
     def __init__(self, master_url: str, kubeconfig: str) -> None:
@@ -50,22 +50,22 @@ class Credentials:
         self.host: str = self._configuration.host
 
     def pools(self) -> PoolManager:
-        """Connections as the configuration asks: authority, client certificate, proxy."""
-        from kubernetes.client import ApiClient  # a third of a second: only for those who use a cluster
+        """Create connections with the configured authority, client certificate and proxy."""
+        from kubernetes.client import ApiClient  # a third of a second, so only if a cluster is used
 
         found: PoolManager = ApiClient(self._configuration).rest_client.pool_manager
         return found
 
     def headers(self) -> Headers:
-        """What signs a request now. Blocks while a credential plug-in runs."""
+        """The headers that sign a request now. Blocks while a credential plug-in runs."""
         with self._lock:
             return self._headers()
 
     def renew(self, rejected: Mapping[str, str]) -> bool:
-        """Look for other credentials after a 401; whether there are any.
+        """Read the credentials again after a 401. Returns whether they differ from the rejected ones.
 
         Args:
-            rejected: the headers that the API server answered 401 to.
+            rejected: the headers of the request that got 401.
         """
         with self._lock:
             if self._token is not None:
@@ -79,14 +79,14 @@ class Credentials:
             try:
                 self._configuration = self._load()
                 path = self._token_path()
-            except ConfigurationError as error:  # it is being written at this moment, or the plug-in failed
+            except ConfigurationError as error:  # the file is being written now, or the plug-in failed
                 log.warning("the kubeconfig cannot be read again", detail=str(error))
                 return False
             self._token = _TokenFile(path) if path is not None else None
             return self._headers() != rejected
 
     def _headers(self) -> Headers:
-        auths: Mapping[str, Mapping[str, str]] = self._configuration.auth_settings()  # renews what a plug-in gave
+        auths: Mapping[str, Mapping[str, str]] = self._configuration.auth_settings()  # renews a plug-in's credentials
         signed = {auth["key"]: auth["value"] for auth in auths.values()}
         token = self._token.read() if self._token is not None else ""
         return signed | ({"authorization": f"Bearer {token}"} if token else {})
@@ -109,7 +109,7 @@ class Credentials:
             raise ConfigurationError(f"{where}: {error}") from None
         except ConfigurationError:
             raise
-        except Exception as error:  # the loader lets errors of YAML, base64 and file access through
+        except Exception as error:  # the loader raises errors of YAML, base64 and file access
             raise ConfigurationError(f"--kubeconfig {kubeconfig} cannot be used: {error}") from None
         if self._master_url:
             configuration.host = self._master_url.rstrip("/")
@@ -117,14 +117,14 @@ class Credentials:
         return configuration
 
     def _token_path(self) -> Path | None:
-        """The file that holds the token, if one does."""
+        """The file of the token, or None."""
         if self._kubeconfig:
             return _token_path(Path(self._kubeconfig))
         return None if self._master_url else TOKEN
 
 
 class _TokenFile:
-    """A token in a file that somebody else replaces. For one thread at a time."""
+    """A token in a file that another program replaces. One thread at a time may use it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -132,7 +132,7 @@ class _TokenFile:
         self._token = ""
 
     def read(self) -> str:
-        """The token; the last good one while the file cannot be read."""
+        """The token, or the last valid one if the file cannot be read now."""
         try:
             stat = self._path.stat()  # follows links: a projected volume swaps one
             signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)
@@ -149,7 +149,7 @@ class _TokenFile:
 
 
 def in_cluster() -> bool:
-    """Whether this process runs in a pod with credentials of its own."""
+    """Whether this process runs in a pod with a service account token."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and TOKEN.exists()
 
 

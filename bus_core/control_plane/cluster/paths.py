@@ -9,7 +9,7 @@ from bus_core.model.resources import GROUP, VERSION
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One resource of the API. Without a namespace a path means all namespaces, or a cluster-scoped resource."""
+    """One resource of the API. A path without a namespace is for all namespaces, or for a cluster-scoped resource."""
 
     group: str
     version: str

@@ -1,8 +1,8 @@
 """Cluster: the reflector keeps one kind of object in step with the API server, by lists and watches.
 
-The rules are those of the Kubernetes API concepts page: a list in pages, a watch with bookmarks from its
-resourceVersion, 410 (Gone, or the status Expired in a watch) means a new list. A new list is compared with what was
-known: what is equal is not reported, what is missing was deleted.
+The rules are from the Kubernetes page "API concepts": a list in pages, then a watch with bookmarks from the list's
+resourceVersion; after 410 (Gone, or the status Expired in a watch) a new list. A new list is compared with the known
+objects: equal objects are not reported, missing objects were deleted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from bus_core.control_plane.cluster.client import LIST_READ, ApiError, ClusterCl
 from bus_core.telemetry import get_logger
 
 BACKOFF: Final = (1, 1, 2, 3, 5, 8, 13, 21)
-"""Seconds between two tries that fail, the last one from then on: nine tries in the first minute."""
+"""Seconds between failing tries; the last value repeats. Nine tries in the first minute."""
 
 _AFTER_GONE = 2  # where a 410 starts in BACKOFF: a list and a watch are two requests
 
 LIVED = 5.0
-"""Seconds from which on a watch counts as one that worked: what ends sooner does not start the back-off anew."""
+"""The least duration in seconds of a working watch. A shorter watch does not reset the back-off."""
 
 SILENCE = 70.0
-"""Seconds without a byte until a watch counts as lost; the server sends a bookmark about every minute."""
+"""Seconds without a byte after which a watch is restarted. The server sends a bookmark about every minute."""
 
 PAGE = 500
 
@@ -36,14 +36,14 @@ OnObject = Callable[[str, Object], None]  # "" or "DELETED", and the object
 
 
 class Reflector:
-    """One kind in one namespace, or in all. `run` on a thread of its own; all else from any thread.
+    """Follows one kind in one namespace, or in all. Call `run` on its own thread, other methods on any thread.
 
     Args:
         what: for people, such as `channels in default`.
-        path: of the list.
-        on_object: called for each object that is new or changed, and for each that is gone. Must not block.
-        query: further parameters of list and watch, such as a field selector.
-        silence: seconds without a byte until a watch counts as lost.
+        path: the path of the list.
+        on_object: called for each new, changed or deleted object. Must not block.
+        query: more parameters of list and watch, such as a field selector.
+        silence: seconds without a byte after which a watch is restarted.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Reflector:
         self._version = ""
 
     def run(self, wait: Callable[[float], bool]) -> None:
-        """List and watch until `wait` says that it is time to stop."""
+        """List and watch until `wait` returns that it is time to stop."""
         while not self._open.stopped:
             try:
                 if not self._version:
@@ -82,7 +82,7 @@ class Reflector:
                 if self._open.stopped:
                     return
                 delay = self._failed(error)
-            except Exception as error:  # an object that is none, or a handler's mistake: never the end of the watch
+            except Exception as error:  # such as a malformed object, or a handler's mistake: keep watching
                 log.exception("a watch failed", what=self.what)
                 self._version = ""
                 delay = self._failed(ApiError(0, f"{type(error).__name__}: {error}"))
@@ -92,7 +92,7 @@ class Reflector:
                 return
 
     def stop(self) -> None:
-        """End a watch under way. A list under way ends by its own time limit."""
+        """End a running watch. A running list ends by its own time limit."""
         self._open.stop()
 
     def _list(self) -> None:
@@ -113,7 +113,7 @@ class Reflector:
         self.synced.set()
 
     def _watch(self) -> None:
-        # The server ends it after a while that differs from watch to watch, so that they do not all come back at once.
+        # Each watch has a different time limit, so that they do not all restart at the same time.
         ends = round(300 * (1 + self._backoff.jitter()))
         stream = self._client.watch(
             self._path,
@@ -150,22 +150,22 @@ class Reflector:
         self.problem = ""
 
     def _failed(self, error: ApiError) -> float:
-        """Note what went wrong; the seconds until the next try."""
+        """Note an error. Returns the seconds until the next try."""
         if error.status == 410 or error.reason in ("Expired", "Gone"):
             self._version = ""
             return self._backoff.gone()
         text = str(error)
-        if error.unreachable:  # the circuit breaker says so, and when to try again, once for all callers
+        if error.unreachable:  # the circuit breaker logs it, and sets the next try, once for all callers
             self.problem = text
             return error.retry_after
-        if text != self.problem:  # once for each kind of trouble, not once for each try
+        if text != self.problem:  # logged once per problem, not once per try
             log.warning("not in step with the API server", what=self.what, detail=text, status=error.status)
         self.problem = text
         return max(self._backoff.next(), error.retry_after)
 
 
 class _Objects:
-    """The versions of the objects that were reported, so that each version is reported once. For one thread."""
+    """The reported versions of the objects, so that each version is reported once. Used by one thread."""
 
     def __init__(self, on_object: OnObject) -> None:
         self._on_object = on_object
@@ -182,13 +182,13 @@ class _Objects:
         self._on_object("DELETED", item)
 
     def keep(self, seen: set[Key]) -> None:
-        """A list is complete: what it does not hold was deleted."""
+        """Report the deletion of known objects that a complete list does not contain."""
         for namespace, name in [key for key in self._versions if key not in seen]:
             self.delete({"metadata": {"namespace": namespace, "name": name}})
 
 
 class _OpenWatch:
-    """The watch under way, which `stop` cuts from another thread."""
+    """The running watch, which `stop` cuts from another thread."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -214,7 +214,7 @@ class _OpenWatch:
 
 
 class _Backoff:
-    """The seconds to wait before the next list or watch. For one thread."""
+    """The seconds to wait before the next list or watch. Used by one thread."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self.jitter = jitter
@@ -227,18 +227,18 @@ class _Backoff:
         return delay * (1 + 0.1 * self.jitter())
 
     def gone(self) -> float:
-        """After a 410, which a new list follows."""
+        """The wait before a new list, after a 410."""
         self._failures = max(self._failures, _AFTER_GONE)
         return self.next()
 
     def watched(self, seconds: float) -> None:
-        """A watch ended after so many seconds."""
+        """Note that a watch ended after so many seconds."""
         self._lived = seconds >= LIVED
         if self._lived:
             self._failures = 0
 
     def after_watch(self) -> float:
-        """After a watch that the server ended."""
+        """The wait after a watch that the server ended."""
         return self.next() if self._failures or not self._lived else 0.0
 
 

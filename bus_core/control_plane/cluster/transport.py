@@ -13,7 +13,7 @@ from bus_core.control_plane.cluster.client import detail_of
 from bus_core.control_plane.cluster.credentials import Credentials
 
 UNREACHABLE = (NewConnectionError, ConnectTimeoutError, ProxyError, ProtocolError, SSLError)
-"""What urllib3 raises where no connection could be made, or it was closed before an answer began."""
+"""The errors of urllib3 for a failed connection, or one that was closed before an answer began."""
 
 
 class PoolTransport:
@@ -30,8 +30,8 @@ class PoolTransport:
         """Send one request.
 
         Raises:
-            UnreachableError: no connection could be made.
-            Exception: urllib3's, ssl's and credential plug-ins' own errors.
+            UnreachableError: the connection failed.
+            Exception: any error of urllib3, ssl or a credential plug-in.
         """
         timeout = urllib3.Timeout(connect=connect, read=read)
         signature = self._credentials.headers()

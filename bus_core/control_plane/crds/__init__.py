@@ -1,4 +1,4 @@
-"""Control plane: the CustomResourceDefinitions, one schema for a cluster's API server and for local manifests."""
+"""Control plane, CRDs: the CustomResourceDefinitions. API server and local manifests share their schemas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def text() -> str:
 def names_text() -> str:
     """The names of all four as one YAML stream, for `kubectl delete -f -`.
 
-    Deleting a definition deletes every object of that kind in the cluster. `kubectl apply` refuses this stream, as it
+    Deleting a definition deletes every object of that kind in the cluster. `kubectl apply` refuses this stream, which
     has no `spec`.
     """
     return yaml.safe_dump_all(
@@ -42,13 +42,13 @@ def names_text() -> str:
 
 @functools.cache
 def definitions() -> tuple[dict[str, Any], ...]:
-    """The four CustomResourceDefinitions. They are cached: do not change them."""
+    """The four CustomResourceDefinitions. The objects are cached: do not change them."""
     return tuple(yaml.safe_load_all(text()))
 
 
 @functools.cache
 def schemas() -> dict[Kind, dict[str, Any]]:
-    """The OpenAPI v3 schema of each kind, as the API server gets it. They are cached: do not change them."""
+    """The OpenAPI v3 schema of each kind, as the API server gets it. The schemas are cached: do not change them."""
     return {
         definition["spec"]["names"]["kind"]: definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
         for definition in definitions()

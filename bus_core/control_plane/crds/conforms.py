@@ -1,4 +1,4 @@
-"""Control plane: a quick look that recognises good objects, before the validator that explains bad ones."""
+"""Control plane, CRDs: a fast check that recognises valid objects. The validator then explains the others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _ANNOTATIONS |= {"x-kubernetes-list-map-keys", "x-kubernetes-preserve-unknown-fi
 
 
 def conforms(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a value certainly has no error in this schema; several times as fast as the validator.
+    """Whether a value is certainly valid for this schema. Several times as fast as the validator.
 
-    False says nothing: the value may break the schema, or a keyword is not known here. Ask the validator then.
+    After False, ask the validator: the value is invalid, or this check does not know a keyword of the schema.
     """
     for keyword, rule in schema.items():
         if keyword not in _ANNOTATIONS:
@@ -26,7 +26,7 @@ def conforms(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _type(value: Any, name: str) -> bool:
-    return type(value) is _TYPES.get(name)  # True is an int to Python, and none to the schema
+    return type(value) is _TYPES.get(name)  # True is an int for Python, but not for the schema
 
 
 def _properties(value: Any, schemas: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -78,7 +78,7 @@ def _any_of(value: Any, schemas: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _count_required(value: Any, schemas: Sequence[Mapping[str, Any]]) -> int:
-    """How many of these hold; -1 where they ask for more than that fields are there."""
+    """The number of alternatives that hold; -1 if one has other keywords than `required`."""
     if type(value) is not dict or any(schema.keys() != {"required"} for schema in schemas):
         return -1
     return sum(all(name in value for name in schema["required"]) for schema in schemas)

@@ -1,8 +1,8 @@
-"""Control plane: the schema of the manifests as JSON Schema draft-07, which editors read (yaml-language-server).
+"""Control plane, CRDs: the manifests' schema as JSON Schema draft-07 for editors (yaml-language-server).
 
-It is made from the CustomResourceDefinitions, so it accepts and refuses like `bus validate`, with three exceptions that
-JSON Schema cannot express: a field that may not change, a name that is given twice in a list, and a file that holds
-resources of other API groups as well. Such a file is refused.
+It is made from the CustomResourceDefinitions, so it accepts and refuses the same manifests as `bus validate`, with
+three exceptions. JSON Schema cannot express that a field must not change, and that a list must not contain a name
+twice. And the schema refuses a file that also contains resources of other API groups.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def text() -> str:
 
 
 def editor_schema() -> dict[str, Any]:
-    """One schema for all four kinds; `kind` says which part applies."""
+    """One schema for all four kinds; `kind` selects the part that applies."""
     kinds = list(schemas())
     return {
         "$schema": DRAFT,
@@ -69,7 +69,7 @@ def _definition(kind: Kind, schema: Mapping[str, Any]) -> dict[str, Any]:
 def _metadata() -> dict[str, Any]:
     label = {"type": "string", "maxLength": 63, "pattern": f"^{DNS_LABEL.pattern}$"}
     return {
-        "description": "Name and namespace, and labels and annotations of your own.",
+        "description": "Name and namespace, and your labels and annotations.",
         "type": "object",
         "required": ["name"],
         "properties": {
@@ -80,7 +80,7 @@ def _metadata() -> dict[str, Any]:
 
 
 def _translated(schema: Mapping[str, Any], *, closed: bool) -> dict[str, Any]:
-    """An OpenAPI v3 schema of a CustomResourceDefinition as JSON Schema. `closed` refuses fields that are unknown."""
+    """Convert the OpenAPI v3 schema of a CustomResourceDefinition. `closed` refuses unknown fields."""
     made: dict[str, Any] = {key: value for key, value in schema.items() if key in _COPIED}
     if schema.get("nullable"):
         made["type"] = [made["type"], "null"]

@@ -1,4 +1,4 @@
-"""Control plane: validation of one object, by the schema and by the rules that a cluster evaluates as CEL."""
+"""Control plane, CRDs: validates one object by the schema, and by the rules that a cluster evaluates as CEL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IMMUTABLE: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A mistake in an object. `path` holds the field names and list indexes that lead to it."""
+    """A mistake in an object. `path`: the field names and list indexes of its place."""
 
     path: tuple[str | int, ...]
     message: str
@@ -42,7 +42,7 @@ class Problem:
 
 
 def validate(data: Mapping[str, Any]) -> list[Problem]:
-    """Everything that is wrong with an object of one of the four kinds; empty if it is good."""
+    """All mistakes in an object of one of the four kinds; empty if it is valid."""
     schema = schemas()[cast(Kind, data["kind"])]
     problems = list(_metadata(data))
     if not conforms(data, schema):
@@ -56,7 +56,7 @@ def validate(data: Mapping[str, Any]) -> list[Problem]:
 
 
 def changed_immutable(old: Mapping[str, Any], new: Mapping[str, Any]) -> Problem | None:
-    """The first field that may never change and did."""
+    """The first immutable field that has changed."""
     for name in _IMMUTABLE[new["kind"]]:
         before, after = (data.get("spec", {}).get(name) for data in (old, new))
         if before != after:
@@ -90,26 +90,26 @@ def _explain(error: ValidationError) -> Problem:
     if rule == "anyOf":
         return Problem(path, "at least one of subscriber and replyTo is required")
     if rule == "pattern" and "T" in str(error.validator_value):
-        return Problem(path, f"{value!r} is no ISO 8601 duration; write for example PT30S or PT0.2S")
+        return Problem(path, f"{value!r} is not an ISO 8601 duration; write for example PT30S or PT0.2S")
     if rule == "type":
         hint = (
             "; write it in quotes" if error.validator_value == "string" and not isinstance(value, dict | list) else ""
         )
-        return Problem(path, f"{value!r} is no {error.validator_value}{hint}")
+        return Problem(path, f"{value!r} must be of type {error.validator_value}{hint}")
     if rule == "enum":
-        return Problem(path, f"{value!r} is none of {', '.join(map(str, cast(Any, error.validator_value)))}")
+        return Problem(path, f"{value!r} must be one of {', '.join(map(str, cast(Any, error.validator_value)))}")
     return Problem(path, error.message)
 
 
 def _unknown_fields(value: Any, schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[Problem]:
-    """A cluster drops unknown fields without a word. A user who mistyped a field needs an error."""
+    """Unknown fields. A cluster drops them silently, but a user who mistyped a field needs an error."""
     if isinstance(value, Mapping) and "properties" in schema:
         known = schema["properties"]
         for name, inner in value.items():
             if name in known:
                 yield from _unknown_fields(inner, known[name], (*path, name))
                 continue
-            hint = did_you_mean(str(name), known, f"there are {', '.join(known)}")
+            hint = did_you_mean(str(name), known, f"the fields are {', '.join(known)}")
             yield Problem((*path, name), f"unknown field; {hint}")
     elif isinstance(value, list) and "items" in schema:
         for index, inner in enumerate(value):
@@ -117,7 +117,7 @@ def _unknown_fields(value: Any, schema: Mapping[str, Any], path: tuple[str | int
 
 
 def _repeated_names(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """One entry for each name, which is the meaning of `x-kubernetes-list-type: map`."""
+    """Names that occur twice in a list, which `x-kubernetes-list-type: map` forbids."""
     lists: list[tuple[tuple[str, ...], Any]] = [(("spec", "arguments"), spec.get("arguments"))]
     parameters = spec.get("parameters")
     if isinstance(parameters, Mapping):
@@ -132,8 +132,10 @@ def _repeated_names(spec: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _no_time(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """A timeout of zero, with which every attempt fails before it begins."""
+    """A timeout of zero, which would fail every attempt before it begins."""
     delivery = spec.get("delivery")
     timeout = delivery.get("timeout") if isinstance(delivery, Mapping) else None
     if isinstance(timeout, str) and timeout.startswith("P") and not re.search("[1-9]", timeout):
-        yield Problem(("spec", "delivery", "timeout"), f"{timeout!r} is no time; write for example PT30S or PT0.2S")
+        yield Problem(
+            ("spec", "delivery", "timeout"), f"{timeout!r} must be longer than zero; write for example PT30S or PT0.2S"
+        )

@@ -10,23 +10,23 @@ from bus_core.model.resources import Role
 
 
 class Leadership(Protocol):
-    """One object for one bus and all roles this process plays. Every method is thread-safe."""
+    """The leadership of one process, for one bus and all roles of the process. Every method is thread-safe."""
 
     def start(self, bus: BusReference, roles: Collection[Role], on_gain: Callable[[Role], None]) -> None:
-        """Begin to compete; returns at once. `on_gain` is called each time a role is gained, from any thread."""
+        """Start to compete; returns at once. Calls `on_gain` for each gained role, on any thread."""
 
     def held(self, role: Role) -> bool:
-        """Whether this process leads the role at this moment. Cheap enough to ask before every leader hook."""
+        """Whether this process leads the role now. Cheap enough to call before every leader hook."""
 
     def problems(self) -> list[str]:
-        """Why nobody may be leading, a sentence each; empty when all is well."""
+        """Why there may be no leader, one sentence per problem; empty if there is no problem."""
 
     def release(self) -> None:
-        """Give up all roles and stop competing, so that another process leads at once. Idempotent."""
+        """Give up all roles and stop competing, so that another process can lead at once. Idempotent."""
 
 
 class Always:
-    """For a lone process: it leads from the start."""
+    """The leadership of a single process: it always leads."""
 
     def start(self, bus: BusReference, roles: Collection[Role], on_gain: Callable[[Role], None]) -> None:
         for role in roles:
@@ -39,7 +39,7 @@ class Always:
         return []
 
     def release(self) -> None:
-        """Nobody waits for it."""
+        """Do nothing: there is no other process."""
 
 
 ALWAYS = Always()

@@ -14,12 +14,12 @@ from bus_core.model.resources import Role
 
 
 class FileLock:
-    """A `Leadership` by `flock`. The files are opened in `start`, that is after the fork: a lock belongs to the open
-    file, and workers that share one opened before would all hold it.
+    """A `Leadership` by `flock`. `start` opens the files, after the fork: a lock belongs to the open file, so workers
+    that share a file opened before the fork would all hold its lock.
 
     Args:
-        directory: where the lock files are; one for each bus.
-        poll: seconds between two tries for a role that another process holds.
+        directory: the directory of the lock files; each bus has its own.
+        poll: seconds between two tries to get a role that another process holds.
     """
 
     def __init__(self, directory: Path, *, poll: float = 0.2) -> None:

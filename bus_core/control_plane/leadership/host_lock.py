@@ -10,14 +10,13 @@ import uuid
 
 
 class HostLock:
-    """A record lock (POSIX) on a file without a name. Make it before the workers are forked.
+    """A record lock (POSIX) on an unnamed file. Create it before the workers are forked.
 
-    Such a lock belongs to a process, not to the open file that all workers inherit, and the kernel frees it when its
-    holder dies. A holder that is stopped keeps it: then another host takes the Leases, when they are over.
+    Such a lock belongs to a process, not to the open file that all workers inherit. The kernel frees it when its holder
+    dies. A suspended holder (SIGSTOP) keeps it; then another host takes the Leases when they expire.
 
     Attributes:
-        identity: names the host among all that compete for a Lease. Its workers share it, so the next one renews a
-            Lease that a dead one held.
+        identity: the host's name in a Lease. Its workers share it, so the next worker renews the Lease of a dead one.
     """
 
     def __init__(self) -> None:
@@ -25,7 +24,7 @@ class HostLock:
         self.identity = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
 
     def acquire(self) -> bool:
-        """Take the lock, without waiting; whether this process holds it now."""
+        """Try to take the lock. Never waits. Returns whether this process holds it now."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: another process holds it

@@ -1,9 +1,9 @@
 """Leadership: in a cluster, by one Lease for each bus and role (coordination.k8s.io/v1).
 
-Of one host's workers only the holder of the host lock competes; the others make no request. Time is compared with this
-process's own monotonic clock alone. A leader counts from the moment before it asked for a renewal; a candidate counts
-from when it first saw a record. So no clock of another machine matters, and a process that was stopped sees that its
-own Lease expired.
+Only the worker that holds its host's host lock competes; the other workers make no requests. Durations are measured
+with the monotonic clock of this process: a leader measures from just before its request for a renewal, a candidate from
+its first sight of a record. So the clocks of other machines do not matter, and a process that was suspended sees that
+its own Lease expired.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from bus_core.model.resources import Role
 from bus_core.telemetry import get_logger
 
 DURATION = 10.0
-"""Seconds after which a record that nobody renews is over."""
+"""Seconds after which a record without renewal expires."""
 
 DEADLINE = 0.7
-"""The part of that after whose last renewal a leader no longer leads; well before others may."""
+"""A leader stops leading this part of the duration after its last renewal, well before other hosts may lead."""
 
 RELEASE_WAIT = 1.5
-"""Seconds that a release waits for the API server; a Lease that could not be given back runs out."""
+"""Seconds that a release waits for the API server. A Lease that could not be released expires."""
 
 RETRY = 0.1
-"""The part of that between two looks at the record, by leader and candidate alike."""
+"""The part of the duration between two readings of the record, by leaders and candidates."""
 
 BACKOFF = (1, 1, 1, 1, 1, 1, 1, 2, 3, 5, 8, 13, 21)
-"""The pause while the API server fails, in units of `RETRY`: a leader tries as often as before until its Lease is over.
-Fourteen tries in the first minute with the default duration."""
+"""The pause while the API server fails, in units of `RETRY`. A leader tries as often as before until its Lease expires.
+With the default duration there are fourteen tries in the first minute."""
 
 HOST_POLL = 0.2
 """Seconds between two tries for the host lock while another worker of this host holds it."""
@@ -48,10 +48,10 @@ class LeaseLock:
     """A `Leadership` by Leases.
 
     Args:
-        namespace: where the Leases are.
-        duration: seconds after which a record that nobody renews is over; whole ones.
-        host: shared by the workers of one host; by default this process competes as a host of its own.
-        identity: among all that compete; by default the host's.
+        namespace: the namespace of the Leases.
+        duration: whole seconds after which a record without renewal expires.
+        host: shared by the workers of one host; by default this process counts as one host.
+        identity: the name in the Leases; by default the host's.
         clock: seconds, monotonic.
     """
 
@@ -116,7 +116,7 @@ class LeaseLock:
         self._host.release()
 
     def _competes(self) -> bool:
-        """Whether this worker is the one of its host that asks for Leases."""
+        """Whether this worker competes for its host."""
         try:
             competes = self._host.acquire()
         except OSError as error:
@@ -126,7 +126,7 @@ class LeaseLock:
         return competes
 
     def _round(self, records: deque[tuple[Role, LeaseRecord]], on_gain: Callable[[Role], None]) -> float:
-        """Take or renew the Lease of each role; the seconds until the next round."""
+        """Take or renew the Lease of each role. Returns the seconds until the next round."""
         pause = RETRY * self._duration
         for role, record in records:
             try:
@@ -134,10 +134,10 @@ class LeaseLock:
             except ApiError as error:
                 self._complain(role, str(error), quiet=error.unreachable)
                 if error.status in (0, 429) or error.status >= 500:
-                    # The server is unwell: ask for one Lease a round, each in its turn.
+                    # The server fails: ask for one Lease per round, in turns.
                     records.rotate(-1)
                     return error.retry_after if error.unreachable else max(self._backoff(), error.retry_after)
-            except Exception as error:  # a record that is none, a credential plug-in: it must not end the competition
+            except Exception as error:  # such as a malformed record, a credential plug-in: keep competing
                 text = f"{type(error).__name__}: {error}"
                 if self._problems.get(role) != text:
                     log.exception("a Lease cannot be read or renewed", role=role)
@@ -171,4 +171,4 @@ class LeaseLock:
         try:
             record.give_up()
         except Exception as error:
-            log.info("a Lease was not given back and will run out", role=role, detail=str(error))
+            log.info("a Lease was not released and will expire", role=role, detail=str(error))

@@ -10,12 +10,12 @@ from bus_core.control_plane.cluster import LEASES, ApiError, ClusterClient
 
 
 class LeaseRecord:
-    """One Lease object, as this process sees it. For one thread.
+    """One Lease object, as this process sees it. Used by one thread.
 
     Args:
-        name: of the Lease.
-        identity: of this host among all that compete.
-        duration: seconds after which the record is over if nobody renews it.
+        name: the name of the Lease.
+        identity: the name of this host in the Lease.
+        duration: seconds after which a record without renewal expires.
         clock: seconds, monotonic.
     """
 
@@ -40,12 +40,12 @@ class LeaseRecord:
         self._seen_at = 0.0
 
     def hold(self) -> bool:
-        """Take the Lease or renew it, if it is free or ours; whether it is ours now.
+        """Take or renew the Lease if it is free or ours. Returns whether it is ours now.
 
         Raises:
             ApiError: the API server refused, or did not answer.
         """
-        for _ in range(2):  # the second time with what somebody else has written meanwhile
+        for _ in range(2):  # the second time with the version that another process has written meanwhile
             if self._object is None or self.holder != self._identity:
                 self._read()
             if self.holder not in ("", self._identity) and self._clock() < self._seen_at + self._lasts:
@@ -55,7 +55,7 @@ class LeaseRecord:
         return False
 
     def give_up(self) -> None:
-        """Leave the Lease free for others, if it is ours. Raises as `hold` does."""
+        """Release the Lease if it is ours. Raises as `hold` does."""
         if self._object is not None and self.holder == self._identity:
             self._write("")
 
@@ -80,7 +80,7 @@ class LeaseRecord:
             self._seen, self._seen_at = seen, self._clock()
 
     def _write(self, holder: str) -> bool:
-        """Write the record on the version that was read; False when somebody else was faster."""
+        """Write the record if its version is still the one that was read; else return False."""
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         lease = self._object or {
             "apiVersion": "coordination.k8s.io/v1",
@@ -100,7 +100,7 @@ class LeaseRecord:
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
-            self._object = None  # somebody else was faster: read what there is
+            self._object = None  # another process was faster: read the object again
             self.holder = ""
             return False
         return True

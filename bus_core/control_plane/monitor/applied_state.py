@@ -12,12 +12,12 @@ from bus_core.model.resources import Channel, Subscription
 Result = Literal["ok", "temporary", "permanent", "error"]
 
 Fingerprint = tuple[object, ...]
-"""What a hook is called with. A hook that succeeded with it is not called again; one that failed backs off first."""
+"""The arguments of a hook call. After a success the hook is not called again with them; after a failure it waits."""
 
 
 @dataclass(slots=True)
 class Failure:
-    """Something that failed: it is not tried again with the same fingerprint before `until` (monotonic seconds)."""
+    """A failed step. It is not retried with the same fingerprint before `until` (monotonic seconds)."""
 
     fingerprint: Fingerprint
     result: Result
@@ -28,23 +28,23 @@ class Failure:
 
     @property
     def is_final(self) -> bool:
-        """Whether only a change of the resource leads to another try."""
+        """Whether only a change of the resource leads to a retry."""
         return self.until == math.inf
 
 
 @dataclass(slots=True)
 class HookState:
-    """What the hooks of one resource have in common: the failure of the last one, if it failed."""
+    """The hooks of one resource: the failure of the last hook, or None if it succeeded."""
 
     failure: Failure | None = None
 
     def in_backoff(self, fingerprint: Fingerprint, now: float) -> bool:
-        """Whether a hook failed with this fingerprint and is not to be called again yet."""
+        """Whether a hook failed with this fingerprint and its back-off still runs."""
         return self.failure is not None and self.failure.fingerprint == fingerprint and now < self.failure.until
 
     @property
     def awaits_retry(self) -> bool:
-        """Whether the hook that failed is to be called again although nothing changes."""
+        """Whether the failed hook is retried without a change of the resource."""
         return self.failure is not None and not self.failure.is_final
 
     def clear(self, reason: str) -> None:
@@ -55,7 +55,7 @@ class HookState:
 
 @dataclass(slots=True)
 class SubscriptionState(HookState):
-    """Of one subscription's name. `applied` is what `subscribe` last succeeded with; None: no hook serves this name."""
+    """The state of one subscription name. `applied`: the subscription of the last successful `subscribe`, or None."""
 
     applied: Subscription | None = None
     fingerprint: Fingerprint = ()
@@ -63,14 +63,14 @@ class SubscriptionState(HookState):
 
 @dataclass(slots=True)
 class ChannelState(HookState):
-    """Of one channel's name. `applied` is the channel that the hooks were last called for."""
+    """The state of one channel name. `applied` is the channel of the last hook calls."""
 
     applied: Channel | None = None
     provisioned: Fingerprint | None = None  # None: `provision` has not succeeded in this process
-    in_force: ResolvedParameters | None = None  # what its events were last taken with; None: never known here
+    in_force: ResolvedParameters | None = None  # last parameters of `receive`; None: never known in this process
     subscriptions: dict[str, SubscriptionState] = field(default_factory=dict)  # by name
     deleted_since: float | None = None
-    reach_again: float | None = None  # when to look again whether the channel can be reached by its name
+    reach_again: float | None = None  # when to call `ensure_reachable` again
     ended: set[str] = field(default_factory=set)  # uids whose unprovision or unsubscribe has succeeded
 
     @property
@@ -78,19 +78,19 @@ class ChannelState(HookState):
         return self.applied.uid if self.applied is not None else ""
 
     def of(self, subscription: str) -> SubscriptionState:
-        """The state of a subscription's name; a new one if there is none yet."""
+        """The state of a subscription's name; created if missing."""
         return self.subscriptions.setdefault(subscription, SubscriptionState())
 
     def applied_subscriptions(self) -> dict[str, Subscription]:
-        """The subscriptions that the hooks serve, by name."""
+        """The subscriptions whose `subscribe` has succeeded, by name."""
         return {name: state.applied for name, state in self.subscriptions.items() if state.applied is not None}
 
     def reset(self) -> None:
-        """The channel has ended; what follows under its name starts anew."""
+        """Forget the ended channel. A later channel of the same name starts anew."""
         self.applied = self.provisioned = self.in_force = self.deleted_since = self.reach_again = self.failure = None
 
     def forget_absent(self, present: set[str]) -> None:
-        """Forget the subscriptions that no hook serves and that do not exist any more."""
+        """Forget the subscriptions that no longer exist and are not applied."""
         for name in [name for name, state in self.subscriptions.items() if state.applied is None]:
             if name not in present:
                 del self.subscriptions[name]
@@ -100,7 +100,7 @@ class ChannelState(HookState):
         return not (self.applied or self.failure or self.subscriptions or self.ended) and self.deleted_since is None
 
     def summary(self, now: float, grace: float) -> tuple[Result, float | None]:
-        """The worst result, and in how many seconds to come back (None: when something changes)."""
+        """The worst result, and the seconds until the next reconcile (None: at the next change)."""
         order: tuple[Result, ...] = ("ok", "permanent", "temporary", "error")
         states = (self, *self.subscriptions.values())
         failures = [state.failure for state in states if state.failure is not None]

@@ -32,17 +32,17 @@ class BusReconciler:
         return self._state.failure
 
     def retry_after(self) -> float | None:
-        """In how many seconds `sync_bus` is to be called again; None: when the Bus changes."""
+        """Seconds until `sync_bus` is retried; None: only when the Bus changes."""
         failure = self._state.failure
         if failure is None or failure.is_final:
             return None
         return max(failure.until - self._context.clock(), 0.0)
 
     def apply(self, bus: AnyBus) -> bool:
-        """Call `sync_bus` if the Bus has changed or a retry is due; whether it was called.
+        """Call `sync_bus` if the Bus has changed or a retry is due. Returns whether it was called.
 
-        A failure is tried again with back-off, and the channels go on meanwhile: they may not need what has changed,
-        and a Bus that the driver rejects must not stop what works.
+        A failure is retried with back-off. The channels continue meanwhile: a Bus that the driver rejects must not
+        stop channels that work.
         """
         context, state = self._context, self._state
         fingerprint: Fingerprint = (bus.uid, bus.spec)
@@ -59,13 +59,13 @@ class BusReconciler:
         return True
 
     def write_conditions(self, bus: AnyBus, problems: list[str]) -> None:
-        """Write what the roles that this process leads know of the Bus, and `Ready` from what all of them wrote.
+        """Write the conditions of the roles that this process leads, and `Ready` from the conditions of all roles.
 
         Args:
-            problems: what keeps this process from its work although the driver took the bus.
+            problems: problems of this process other than a rejected Bus.
 
         Raises:
-            TemporaryError: the source did not take the write.
+            TemporaryError: the source refused the write.
         """
         context, failure = self._context, self._state.failure
         mine: list[Condition] = []
@@ -94,7 +94,7 @@ class BusReconciler:
         context.source.write_conditions(bus, [*mine, ready])
 
     def write_not_in_step(self, bus: AnyBus, problems: list[str]) -> None:
-        """Write only that the Bus is not ready: where nobody may lead, nobody else can say so."""
+        """Write only that the Bus is not ready. Needs no leadership: there may be no leader to write it."""
         with contextlib.suppress(TemporaryError):
             text = "; ".join(problems)
             self._context.source.write_conditions(bus, [Condition("Ready", "False", "NotInStep", text)])

@@ -10,11 +10,11 @@ from bus_core.model.resources import AnyBus, Bus, Channel, ClusterBus, Resource,
 
 
 class Cache:
-    """Takes changes in, and tells which channels each one touches."""
+    """Stores each change, and returns the channels that it affects."""
 
     def __init__(self, bus: BusReference) -> None:
         self.reference = bus
-        self._lock = threading.Lock()  # guards all below; nothing else is called while it is held
+        self._lock = threading.Lock()  # guards all below; no other code is called while it is held
         self._bus: AnyBus | None = None
         self._channels: dict[ChannelReference, Channel] = {}
         self._subscriptions: dict[ChannelReference, dict[str, Subscription]] = {}
@@ -25,7 +25,7 @@ class Cache:
         return self._bus
 
     def apply(self, change: Change) -> set[ChannelReference] | None:
-        """Take a change in. Returns the channels it touches, or None for a change of the bus, which touches all."""
+        """Store a change. Returns the affected channels, or None for a change of the bus, which affects all."""
         with self._lock:
             resource, key = change.resource, change.key
             if key.kind == "Channel":
@@ -49,7 +49,7 @@ class Cache:
             return dict(self._subscriptions.get(channel, {}))
 
     def channel_of(self, subscription: SubscriptionReference) -> ChannelReference | None:
-        """The channel that a subscription names; None if there is no such subscription."""
+        """The channel that a subscription names; None if the subscription is unknown."""
         key = ResourceKey("Subscription", subscription.namespace, subscription.name)
         with self._lock:
             return self._channel_of.get(key)

@@ -11,7 +11,7 @@ from bus_core.model.resources import Channel, Subscription
 
 
 class Availability(enum.Enum):
-    """What to answer a sender."""
+    """Whether a channel accepts events. The value is the text for the sender."""
 
     UNSYNCED = "resources have not been read yet"
     ABSENT = "there is no such channel"
@@ -21,7 +21,7 @@ class Availability(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChannelView:
-    """A channel as it was last reconciled; `subscriptions` are those the hooks have been told, by name."""
+    """A channel after its last reconcile. `subscriptions`: those whose `subscribe` has succeeded, by name."""
 
     availability: Availability
     channel: Channel | None = None

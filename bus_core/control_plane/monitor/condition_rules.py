@@ -11,19 +11,19 @@ from bus_core.model.conditions import Condition
 def channel_conditions(
     failure: Failure | None, *, works: bool, note: str, reached: Sequence[Condition]
 ) -> list[Condition]:
-    """Of a channel whose turn has come.
+    """The conditions of a channel for which `provision` was tried.
 
     Args:
-        failure: of `provision`, or of what has to come before it.
-        works: whether it was provisioned before: then it goes on as it was.
-        note: what its owner should know although all is well.
-        reached: whether it can be reached by its name (see `bus_core.control_plane.sources.Source.reach`).
+        failure: the failure of `provision` or of a step before it.
+        works: whether an earlier `provision` succeeded, so that the channel still works.
+        note: a message for the channel's owner if there is no failure.
+        reached: the result of `bus_core.control_plane.sources.Source.ensure_reachable`.
     """
     if failure is None:
         provisioned = Condition("Provisioned", "True", "Provisioned", note)
         ready = Condition("Ready", "True", "Provisioned", note)
     else:
-        # Dispatchers read Provisioned, people read Ready.
+        # Dispatchers read Provisioned; people read Ready.
         provisioned = Condition(
             "Provisioned",
             "True" if works else "False",
@@ -38,12 +38,12 @@ def channel_conditions(
 
 
 def subscription_conditions(failure: Failure | None, reported: tuple[str, str] | None, *, note: str) -> list[Condition]:
-    """Of a subscription whose turn has come.
+    """The conditions of a subscription for which `subscribe` was tried.
 
     Args:
-        failure: of `subscribe`, or of what has to come before it.
-        reported: reason and message of what holds it up although it is subscribed.
-        note: what its owner should know although all is well.
+        failure: the failure of `subscribe` or of a step before it.
+        reported: reason and message of a problem that was reported after `subscribe` succeeded.
+        note: a message for the subscription's owner if there is no problem.
     """
     if failure is not None:
         dispatching = Condition("Dispatching", "False", failure.reason, failure.message)

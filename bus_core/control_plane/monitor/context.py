@@ -25,10 +25,10 @@ ERR_RESOURCE_SYNC = "ErrResourceSync"
 
 @dataclass(frozen=True, slots=True)
 class ReconcileContext:
-    """Shared by all reconciles of one monitor. Thread-safe.
+    """One context for all reconciles of a monitor. Thread-safe.
 
     Args:
-        deletion_grace: seconds between refusing a deleted channel's events and unprovisioning it.
+        deletion_grace: seconds from refusing a deleted channel's events to unprovisioning the channel.
         clock: seconds, monotonic.
         jitter: in [0, 1).
     """
@@ -47,16 +47,16 @@ class ReconcileContext:
         return f"bus-core/{self.cache.reference.name}"
 
     def leads(self, role: Role) -> bool:
-        """Whether this process plays a role, and leads it at this moment."""
+        """Whether this process has a role and leads it now."""
         return role in self.roles and self.leadership.held(role)
 
     def attempt(self, hook: str, resource: Resource, fingerprint: Fingerprint, state: HookState) -> HookAttempt:
-        """Around the call of a hook; `settle` it afterwards."""
+        """A context manager for the call of a hook. Pass it to `settle` afterwards."""
         name = resource.name if not resource.namespace else f"{resource.namespace}/{resource.name}"
         return HookAttempt(f"{hook} {name}", fingerprint, state.failure, self.clock, self.jitter)
 
     def settle(self, attempt: HookAttempt, resource: Resource, state: HookState) -> bool:
-        """Keep what became of a hook; whether it succeeded."""
+        """Store the result of a hook. Returns whether the hook succeeded."""
         if attempt.failure is None:
             state.failure = None
             return True
@@ -64,13 +64,13 @@ class ReconcileContext:
         return False
 
     def fail(self, state: HookState, failure: Failure, resource: Resource, note: str) -> None:
-        """Keep a failure for the conditions, with an Event if it is not the one before."""
+        """Store a failure for the conditions. Record an Event if the failure is new."""
         before, state.failure = state.failure, failure
         if before is None or before.message != failure.message:
             self.source.record_event(resource, ERR_RESOURCE_SYNC, note, warning=True)
 
     def ensure_finalizer(self, resource: Channel | Subscription, state: HookState, fingerprint: Fingerprint) -> bool:
-        """Put our finalizer on a resource; False where that is not allowed, which its conditions then say."""
+        """Add our finalizer to a resource. If that is forbidden, store the failure and return False."""
         try:
             self.source.add_finalizer(resource, self.finalizer)
         except ForbiddenError as error:
@@ -84,7 +84,7 @@ class ReconcileContext:
     def resolve(
         self, scope: ParameterScope, bus: AnyBus, resource: Channel | Subscription, state: HookState
     ) -> ResolvedParameters | None:
-        """The parameters that a resource asks for; None if one has no value, which its conditions then say."""
+        """The parameters of a resource. If one has no value, store the failure and return None."""
         try:
             resolved, _ = resolve_parameters(
                 scope, self.hooks.declared, bus.spec.parameters, arguments=resource.spec.arguments
@@ -99,12 +99,12 @@ class ReconcileContext:
         return resolved
 
     def ignored(self, resource: Channel | Subscription) -> str:
-        """A sentence on the arguments of a resource that nobody declares; empty if there are none."""
+        """A sentence on the undeclared arguments of a resource; empty if there are none."""
         return ignored_arguments(self.hooks.declared, self.cache.bus, resource)
 
     def warn_of_ignored(self, resource: Channel | Subscription) -> None:
-        """Record an Event for arguments that nobody declares, unless the conditions say so already."""
+        """Record an Event for undeclared arguments, unless the conditions already mention them."""
         note = self.ignored(resource)
         said = resource.condition("Ready")
-        if note and (said is None or said.message != note):  # else it is only this process that is new
+        if note and (said is None or said.message != note):  # else an earlier process has recorded it
             self.source.record_event(resource, ERR_RESOURCE_SYNC, f"arguments are {note}", warning=True)

@@ -1,4 +1,4 @@
-"""Monitor, hooks: what a reconcile calls, either a driver's hooks or a program's own handler functions."""
+"""Monitor, hooks: the hooks that a reconcile calls: a driver's hooks, or a program's handler functions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Hooks(ResourceHooks, BusSyncing, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MonitorEventHandlerFuncs:
-    """Functions that the monitor calls when a resource changes. Each is optional; those that are set define the role.
+    """Functions that the monitor calls when a resource changes. Each is optional. The given ones define the roles.
 
-    The monitor calls them on its own threads, one at a time for each channel, and again after a change: they must be
-    idempotent. A function that raises has failed. The monitor calls it again: after `TemporaryError` when its
-    `retry_after` has passed, after `PermanentError` when the resource changes, after any other error with back-off.
+    The monitor calls them on its own threads, one at a time for each channel, and again after a change, so they must be
+    idempotent. If a function raises, the monitor calls it again: after `TemporaryError` in `retry_after` seconds, after
+    `PermanentError` when the resource changes, after any other error with back-off.
     """
 
     bus_func: Callable[[AnyBus], None] | None = None

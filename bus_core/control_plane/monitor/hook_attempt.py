@@ -17,15 +17,15 @@ log = get_logger(__name__)
 
 
 class HookAttempt:
-    """`with HookAttempt(...) as attempt:` around the call of a hook; then `attempt.failure` is None, or says why not.
+    """Use it as `with HookAttempt(...) as attempt:` around the call of a hook. Then read `attempt.failure`.
 
-    A driver may raise anything: no `Exception` leaves the block.
+    A driver may raise any error, so no `Exception` leaves the block.
 
     Args:
-        hook: names the hook and its resource, for the log.
-        fingerprint: what the hook is called with.
-        before: the failure of the same hook before this call, if any: it counts the series.
-        clock: seconds, monotonic. Asked after the call: a hook that took long is not due again at once.
+        hook: hook and resource, for the log.
+        fingerprint: the arguments of the call.
+        before: the hook's failure before this call, or None. It counts the failures in a row.
+        clock: seconds, monotonic. Read after the call, so that a slow hook is not due again at once.
         jitter: in [0, 1).
     """
 
@@ -62,7 +62,7 @@ class HookAttempt:
             self.failure = failure = self._failed("error", error, self._clock())
             failure.until += backoff(failure.times, self._jitter)
             if self._before is None or self._before.message != failure.message:
-                log.error("a hook failed and will be tried again", hook=self.hook, exc_info=(kind, error, trace))
+                log.error("a hook failed and will be retried", hook=self.hook, exc_info=(kind, error, trace))
         return True
 
     def _failed(self, result: Result, error: Exception, until: float) -> Failure:

@@ -29,23 +29,23 @@ class NotSyncedError(BusError):
 
 
 class Monitor:
-    """Watches the resources of one bus and calls handler functions, or a driver's hooks, for what they require.
+    """Watches the resources of one bus, and calls handler functions or a driver's hooks for their changes.
 
     Args:
-        component: names this program in Events.
-        master_url: the API server's address; unused while `source` is given.
-        kubeconfig: the path of a kubeconfig file; unused while `source` is given. With neither of the two the
-            credentials of the pod count.
-        handler: what to call.
-        source: where the resources are if not in a cluster, such as `ManifestSource(folder, bus)`.
-        leadership: who may provision and write conditions, where several processes serve one bus.
-        roles: which roles to play; by default those whose handler functions are set, or both for a driver's hooks.
-        deletion_grace: seconds between refusing a deleted channel's events and unprovisioning it.
+        component: the name of this program in Events.
+        master_url: the API server's address; unused if `source` is given.
+        kubeconfig: the path of a kubeconfig file; unused if `source` is given. Without both, the monitor uses the
+            credentials of the pod.
+        handler: the functions or hooks to call.
+        source: the source of the resources if not a cluster, such as `ManifestSource(folder, bus)`.
+        leadership: decides which of several processes provisions and writes conditions.
+        roles: the roles of this process; by default those whose handler functions are set, or both for hooks.
+        deletion_grace: seconds from refusing a deleted channel's events to unprovisioning the channel.
 
-    Every method is thread-safe. `run` is called once.
+    Every method is thread-safe. Call `run` once.
 
     Raises:
-        ConfigurationError: no cluster is named outside of one, or the kubeconfig cannot be used.
+        ConfigurationError: no cluster is given outside a pod, or the kubeconfig cannot be used.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class Monitor:
         self._settled = threading.Event()
         self._running: Running | None = None  # made by `run`; set once
 
-    # What others ask; reads only.
+    # Queries.
 
     def lookup(self, channel: ChannelReference) -> ChannelView:
-        """What to do with an event for this channel now. One dict read: cheap enough for every event."""
+        """Whether a channel accepts events now. One dict read: cheap enough for every event."""
         running = self._running
         return UNSYNCED if running is None else running.lookup(channel)
 
     def channel(self, name: str, namespace: str) -> Channel | None:
-        """The provisioned channel of this name, or None."""
+        """The provisioned channel with this name, or None."""
         view = self._view(name, namespace)
         return view.channel if view.availability is Availability.READY else None
 
     def subscription(self, name: str, namespace: str) -> Subscription | None:
-        """The subscription of this name if `subscribe` has succeeded for it, or None."""
+        """The subscription with this name if its `subscribe` has succeeded, or None."""
         views = [] if self._running is None else list(self._running.reconciler.views.values())
         for view in views:
             found = view.subscriptions.get(name)
@@ -104,7 +104,7 @@ class Monitor:
 
     @property
     def bus(self) -> AnyBus | None:
-        """The Bus or ClusterBus itself, once it has been read."""
+        """The Bus or ClusterBus, or None before it has been read."""
         return None if self._running is None else self._running.cache.bus
 
     def problems(self) -> list[str]:
@@ -120,9 +120,9 @@ class Monitor:
         """
         while not self._settled.wait(0.05):
             if stop.is_set():
-                raise NotSyncedError("the monitor was stopped before the resources had been read")
+                raise NotSyncedError("the monitor was stopped before it had read the resources")
 
-    # What others ask for.
+    # Requests.
 
     def requeue_subscription(self, subscription: Subscription) -> None:
         """Call `subscribe` again for this subscription, although nothing has changed."""
@@ -137,27 +137,27 @@ class Monitor:
         *,
         reporter: Reporter = "driver",
     ) -> None:
-        """Say how a subscription is; see `bus_core.driver.hookspecs.Report`. Each reporter takes back only its own."""
+        """Report a problem: see `bus_core.driver.hookspecs.Report`. A reporter ends only its own reports."""
         if self._running is None:
             return
         (log.warning if reason else log.info)(
-            "a subscription is reported" if reason else "a subscription is well again",
+            "a subscription has a problem" if reason else "a subscription has recovered",
             subscription=str(subscription),
             reason=reason,
             detail=message,
         )
         self._running.report(subscription, reason, message, reporter)
 
-    # What runs.
+    # The run.
 
     def run(self, bus_namespace: str, bus_name: str, threadiness: int, stop: threading.Event) -> None:
-        """Watch and reconcile until `stop` is set; no hook is called because of the stop. Blocks.
+        """Watch and reconcile until `stop` is set. The stop calls no hooks. Blocks.
 
         Args:
             bus_namespace: empty for a ClusterBus.
             bus_name: the bus to serve.
             threadiness: how many channels are reconciled at once.
-            stop: ends the monitor; hooks that are running are waited for.
+            stop: ends the monitor, after the running hooks have ended.
         """
         reference = BusReference(bus_name, bus_namespace)
         context = ReconcileContext(

@@ -10,25 +10,25 @@ from bus_core.model.resources import AnyBus, Channel, Subscription
 
 
 def ignored_arguments(declared: Sequence[Parameter], bus: AnyBus | None, resource: Channel | Subscription) -> str:
-    """A sentence for the condition; empty when every argument is declared by driver or bus."""
+    """A sentence for the condition; empty if driver or bus declare every argument."""
     scope: ParameterScope = "channel" if isinstance(resource, Channel) else "subscription"
     known = {
         parameter.name for parameter in (*declared, *(bus.spec.parameters if bus else ())) if parameter.scope == scope
     }
     unknown = sorted(set(resource.spec.arguments) - known)
-    return f"ignored, because nobody declares them: {', '.join(unknown)}" if unknown else ""
+    return f"ignored, because neither driver nor bus declares them: {', '.join(unknown)}" if unknown else ""
 
 
 def parameters_in_force(
     declared: Sequence[Parameter], bus: AnyBus | None, channel: Channel
 ) -> ResolvedParameters | None:
-    """The parameters that a channel was provisioned with, in every process: its status has them.
+    """The parameters of the channel's last `provision`. They come from its status, so all processes agree.
 
-    A parameter that driver or bus declare since then gets its default. A status that an earlier version wrote has no
-    parameters: then those count that the channel asks for.
+    A parameter that driver or bus declared later gets its default. A status of an earlier version has no parameters;
+    then the channel's arguments count.
 
     Returns:
-        None if a parameter that is required since then has no value.
+        None if a parameter that became required later has no value.
     """
     provisioned = channel.provisioned_parameters
     arguments = channel.spec.arguments if provisioned is None else provisioned
@@ -41,7 +41,7 @@ def parameters_in_force(
 
 
 def last_parameters(declared: Sequence[Parameter], bus: AnyBus | None, channel: Channel) -> ResolvedParameters:
-    """For `unprovision`, also in a process that never provisioned: as good as can be known, and never an error."""
+    """The best known parameters for `unprovision`, also in a process that never provisioned. Never an error."""
     in_force = parameters_in_force(declared, bus, channel)
     if in_force is not None:
         return in_force

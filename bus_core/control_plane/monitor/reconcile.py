@@ -18,12 +18,12 @@ log = get_logger(__name__)
 
 
 class Reconciler:
-    """Level-based: `reconcile` may be called at any time, for any channel, and does only what is missing.
+    """Level-based: `reconcile` may be called at any time, for any channel, and does only the missing steps.
 
     Thread-safe as long as one channel is reconciled by one thread at a time, which the workqueue ensures.
 
     Attributes:
-        views: what the event path reads, by channel; one entry is replaced at a time.
+        views: the views that the event path reads, by channel. Each entry is replaced as a whole.
     """
 
     def __init__(self, context: ReconcileContext) -> None:
@@ -38,7 +38,7 @@ class Reconciler:
         return self._context.leads(role)
 
     def gained(self, role: Role) -> None:
-        """This process leads a role again: another one may have provisioned meanwhile."""
+        """Reset after this process gained a role: another process may have provisioned meanwhile."""
         if role != PROVISIONER:
             return
         for state in list(self._states.values()):
@@ -47,7 +47,7 @@ class Reconciler:
                 state.provisioned = None
 
     def again(self, subscription: SubscriptionReference) -> ChannelReference | None:
-        """Call `subscribe` at the next reconcile although nothing differs; the channel to reconcile, if it is known."""
+        """Force `subscribe` at the next reconcile. Returns the channel to reconcile, or None if it is unknown."""
         channel = self._context.cache.channel_of(subscription)
         if channel is not None:
             with self._again_lock:
@@ -57,29 +57,29 @@ class Reconciler:
     def report(
         self, subscription: SubscriptionReference, reason: str, message: str, reporter: Reporter
     ) -> ChannelReference | None:
-        """Keep what is said of a subscription, for its conditions; the channel to reconcile, if it is known."""
+        """Store a report for the conditions. Returns the channel to reconcile, or None if it is unknown."""
         self._reports.put(subscription, reporter, reason, message)
         return self._context.cache.channel_of(subscription)
 
     def reconcile(self, reference: ChannelReference) -> tuple[Result, float | None]:
-        """Bring one channel to what is wanted.
+        """Bring one channel to its wanted state.
 
         Returns:
-            The worst result of its hooks, and in how many seconds to come back (None: when something changes).
+            The worst result of its hooks, and the seconds until the next reconcile (None: at the next change).
 
         Raises:
-            TemporaryError: the source did not take a write.
+            TemporaryError: the source refused a write.
         """
         context = self._context
         channel = context.cache.channel(reference)
         state = self._states.setdefault(reference, ChannelState())
         wanted = channel is not None and channel.bus == context.cache.reference and not channel.deleted
         if state.applied is not None and (channel is None or channel.uid != state.uid or not wanted):
-            self.views[reference] = ABSENT  # refuse first, then take apart
+            self.views[reference] = ABSENT  # refuse events first, then tear down
         teardown = Teardown(context, self._reports, reference, state)
         try:
             if channel is not None and wanted:
-                # Under its name another one may still be on its way out: first that, then this.
+                # Tear down an older channel of the same name before serving this one.
                 if state.uid in ("", channel.uid) or self._end(teardown, None, reference):
                     self._serve(channel, state, teardown)
             else:
@@ -106,14 +106,14 @@ class Reconciler:
             self.views[reference] = ChannelView(Availability.UNPROVISIONED, channel)
         bus = self._context.cache.bus
         if bus is None:
-            return  # nothing new without a Bus; what works goes on
+            return  # without a Bus nothing new starts; working channels continue
         with self._again_lock:
             again = self._again.pop(reference, set())
         try:
             view = Serving(self._context, self._reports, teardown, bus, channel, state, again).run()
         finally:
             again &= set(self._context.cache.subscriptions(reference))
-            if again:  # `subscribe` was not called: it waits for something else
+            if again:  # `subscribe` was not called, because another step comes first
                 with self._again_lock:
                     self._again.setdefault(reference, set()).update(again)
         if view is None:

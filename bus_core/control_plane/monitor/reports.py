@@ -13,18 +13,18 @@ from bus_core.model.references import SubscriptionReference
 Reporter = Literal["driver", "delivery"]
 
 REPORTERS: tuple[Reporter, ...] = ("driver", "delivery")
-"""In the order in which they are heard. A condition has one reason, and the first reporter that has one gives it:
-a driver speaks of events that are held up, which is more than a subscriber that fails."""
+"""By priority. A condition has one reason: that of the first reporter with a report. A driver comes first, because
+blocked events are worse than a failing subscriber."""
 
 KEEP_UNKNOWN = 60.0
-"""Seconds for which a report on a subscription is kept that the watch has not reported yet, or that is gone."""
+"""Seconds for which a report is kept while its subscription is unknown: not watched yet, or deleted."""
 
 
 class Reports:
-    """Thread-safe: a driver's threads, delivery's and the event loop report, monitor threads read.
+    """Thread-safe: threads of the driver and of delivery and the event loop write; the monitor's threads read.
 
     Args:
-        cache: says which subscriptions exist.
+        cache: knows which subscriptions exist.
         clock: seconds, monotonic.
     """
 
@@ -36,7 +36,7 @@ class Reports:
         self._sweep_at = clock() + KEEP_UNKNOWN
 
     def put(self, subscription: SubscriptionReference, reporter: Reporter, reason: str, message: str) -> None:
-        """Keep what a reporter says; an empty reason takes back what it said before."""
+        """Store a report. An empty reason removes the reporter's earlier report."""
         with self._lock:
             now = self._clock()
             known = self._reports.get(subscription)
@@ -52,7 +52,7 @@ class Reports:
                 self._sweep(now - KEEP_UNKNOWN)
 
     def get(self, subscription: SubscriptionReference) -> tuple[str, str] | None:
-        """The reason and message that count; None if all is well."""
+        """Reason and message of the first reporter with a report, or None."""
         with self._lock:
             report = self._reports.get(subscription)
         if report is None:
@@ -60,7 +60,7 @@ class Reports:
         return next((report.reasons[reporter] for reporter in REPORTERS if reporter in report.reasons), None)
 
     def forget(self, subscription: SubscriptionReference) -> None:
-        """The subscription has ended."""
+        """Remove the reports on a subscription that has ended."""
         with self._lock:
             self._reports.pop(subscription, None)
 

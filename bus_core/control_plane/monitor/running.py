@@ -19,13 +19,13 @@ from bus_core.telemetry import get_logger, reconciles
 log = get_logger(__name__)
 
 PROBLEM_POLL = 2.0
-"""Seconds between two looks at what keeps the source or the leadership from their work."""
+"""Seconds between two checks for problems of the source and the leadership."""
 
 Key = ChannelReference | BusReference
 
 
 class Running:
-    """What `Monitor.run` makes and runs once. Every method but `run` is thread-safe.
+    """Created by `Monitor.run`, which runs it once. Every method except `run` is thread-safe.
 
     Args:
         settled: set once every resource has been read and reconciled.
@@ -63,19 +63,19 @@ class Running:
         self._queue.close()
         for worker in workers:
             worker.join()
-        # No hook starts from here on. What else has to end may take long, and nobody should wait for a leader.
+        # No hook starts from here on. The rest may take long, so another process should lead now.
         self._context.leadership.release()
         watch.join()
 
     def lookup(self, channel: ChannelReference) -> ChannelView:
-        """What to do with an event for this channel now."""
-        settled = self.settled.is_set()  # asked first: what is settled after it may be about this channel
+        """Whether a channel accepts events now."""
+        settled = self.settled.is_set()  # read before the view: this channel may settle in between
         view = self.reconciler.views.get(channel)
         if view is not None and view.availability is not Availability.ABSENT:
-            return view  # no channel waits for the first pass of another
+            return view  # a ready channel does not wait for the first reconcile of others
         known = self.cache.channel(channel)
         if known is not None and not known.deleted and known.bus == self.cache.reference:
-            return ChannelView(Availability.UNPROVISIONED, known)  # its turn has not come
+            return ChannelView(Availability.UNPROVISIONED, known)  # not reconciled yet
         return ABSENT if settled or view is not None else UNSYNCED
 
     def problems(self) -> list[str]:
@@ -96,12 +96,12 @@ class Running:
             self._queue.add(channel)
 
     def report(self, subscription: SubscriptionReference, reason: str, message: str, reporter: Reporter) -> None:
-        """Have the conditions of a subscription say what a reporter says of it. Does not block."""
+        """Store a report for the conditions of a subscription. Does not block."""
         channel = self.reconciler.report(subscription, reason, message, reporter)
         if channel is not None:
             self._queue.add(channel)
 
-    # What queues work.
+    # Adding keys to the queue.
 
     def _on_change(self, change: Change) -> None:
         touched = self.cache.apply(change)
@@ -123,7 +123,7 @@ class Running:
         for key in self._keys():
             self._queue.add(key)
 
-    # What works on it.
+    # Working on the queue.
 
     def _work(self) -> None:
         while (key := self._queue.get()) is not None:
@@ -135,7 +135,7 @@ class Running:
             except Exception:
                 delay = self._queue.add_failed(key)
                 reconciles.inc("error")
-                log.exception("a reconcile failed and will be tried again", key=str(key), delay=delay)
+                log.exception("a reconcile failed and will be retried", key=str(key), delay=delay)
             else:
                 self._write_failures.pop(key, None)
             finally:
@@ -143,7 +143,7 @@ class Running:
                     self._passed(key)
 
     def _write_failed(self, key: Key, error: TemporaryError) -> None:
-        """Try again with back-off. Logged when the reason changes, and not for each try."""
+        """Retry with back-off. Logged when the reason changes, not for each try."""
         before = self._write_failures.get(key)
         self._write_failures[key] = error
         delay = self._queue.add_failed(key)
@@ -152,14 +152,14 @@ class Running:
         if isinstance(error, ForbiddenError):
             log.warning("a write is not allowed", key=str(key), delay=delay, detail=str(error))
         else:
-            log.info("a write was not taken and will be tried again", key=str(key), delay=delay, detail=str(error))
+            log.info("a write failed and will be retried", key=str(key), delay=delay, detail=str(error))
 
     def _reconcile(self, key: Key) -> None:
         if isinstance(key, BusReference):
             self._reconcile_bus()
             return
         if self.cache.bus is not None and not self._bus_reconciler.is_applied:
-            return  # sync_bus comes first; it will queue every channel
+            return  # sync_bus comes first, and then queues every channel
         result, again = self.reconciler.reconcile(key)
         reconciles.inc(result)
         self._queue.forget(key)
@@ -169,7 +169,7 @@ class Running:
     def _reconcile_bus(self) -> None:
         bus = self.cache.bus
         if bus is None:
-            log.warning("the bus does not exist (yet)", bus=str(self.cache.reference))
+            log.warning("the bus does not exist yet", bus=str(self.cache.reference))
             return
         if self._bus_reconciler.apply(bus):
             for channel in self.cache.references():
@@ -183,8 +183,8 @@ class Running:
             self._queue.add_after(self.cache.reference, again)
 
     def _passed(self, key: Key) -> None:
-        """The monitor counts as synced when everything that existed at first has been reconciled once, and what that
-        changed as well: before that, nobody can say of a channel that it does not exist."""
+        """Note that a key was reconciled. The monitor is synced when all keys that existed at the start, and the keys
+        that their reconciles changed, have been reconciled once. Before that, no channel counts as absent."""
         if self.settled.is_set() or self._first_pass is None:
             return
         self._first_pass.discard(key)
@@ -194,12 +194,12 @@ class Running:
     # Problems, in the conditions of the Bus.
 
     def _troubles(self) -> list[str]:
-        """What keeps this process from its work although the driver took the bus."""
+        """The problems of this process other than a rejected Bus."""
         forbidden = [str(error) for error in list(self._write_failures.values()) if isinstance(error, ForbiddenError)]
         return [*self.source.problems(), *self._context.leadership.problems(), *forbidden[:1]]
 
     def _say_problems(self, *, unsynced: bool) -> None:
-        """Have the Bus's conditions say what keeps this process from its work, when that has changed."""
+        """Write changed problems of this process into the conditions of the Bus."""
         troubles = self._troubles()
         if troubles == self._said:
             return
@@ -209,5 +209,5 @@ class Running:
             self._queue.add(self.cache.reference)
         elif bus is not None:
             self._said = troubles
-            # Nobody may lead before everything has been read, or without a Lease; what hinders that hinders all.
+            # There is no leader before all resources have been read, or without a Lease. So write it as a non-leader.
             self._bus_reconciler.write_not_in_step(bus, troubles)

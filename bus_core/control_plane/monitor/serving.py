@@ -15,16 +15,16 @@ from bus_core.model.parameters import ResolvedParameters
 from bus_core.model.resources import DISPATCHER, PROVISIONER, AnyBus, Channel, Subscription, effective_delivery
 
 REACH_AGAIN: Final = 60.0
-"""Seconds, give or take half of it, until a channel's Service that could not be made is tried again."""
+"""Seconds, plus or minus half of that, until a retry to create a channel's Service."""
 
 
 class Serving:
-    """Brings one channel to what is wanted. Made for one reconcile.
+    """Brings one channel to its wanted state. Created for one reconcile.
 
     Args:
-        bus: the Bus as it is now.
-        state: of the channel; changed.
-        again: the subscriptions for which `subscribe` is to be called although nothing differs; changed.
+        bus: the current Bus.
+        state: the channel's state, which this object changes.
+        again: the subscriptions with a forced `subscribe`. This object removes the done ones.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Serving:
         self._again = again
 
     def run(self) -> ChannelView | None:
-        """Call the hooks that differ, and write conditions; what the event path may know, or None for no news.
+        """Call the hooks whose arguments differ, and write conditions. Returns a new view, or None to keep the old one.
 
         Raises:
-            TemporaryError: the source did not take a write.
+            TemporaryError: the source refused a write.
         """
         context, channel, state = self._context, self._channel, self._state
         wanted = context.resolve("channel", self._bus, channel, state)
@@ -62,12 +62,12 @@ class Serving:
             return None
         parameters = parameters_in_force(context.hooks.declared, self._bus, channel)
         if parameters is None:
-            parameters = state.in_force  # a parameter that is required since then stops nothing that works
+            parameters = state.in_force  # a newly required parameter does not stop a working channel
         state.in_force = parameters
         if DISPATCHER in context.roles:
             self._sync_subscriptions(parameters)
         if parameters is None:
-            return None  # this process has never known any, and nobody may guess them
+            return None  # this process has never known the parameters
         return ChannelView(Availability.READY, channel, parameters, state.applied_subscriptions())
 
     # The channel.
@@ -84,16 +84,16 @@ class Serving:
         if context.settle(attempt, channel, state):
             state.provisioned = fingerprint
             context.warn_of_ignored(channel)
-            if not channel.shows("Provisioned"):  # else it is only this process that is new
+            if not channel.shows("Provisioned"):  # else an earlier process has recorded it
                 self._source.record_event(channel, SYNCED, "the channel is provisioned")
 
     def _write_channel_conditions(self, wanted: ResolvedParameters | None) -> None:
         context, channel, state = self._context, self._channel, self._state
         if not context.leads(PROVISIONER) or (state.failure is None and state.provisioned is None):
-            return  # it leads no more, or the channel's turn has not come
+            return  # this process does not lead, or `provision` was not tried yet
         works = state.provisioned is not None or channel.is_true("Provisioned")
         reachable = self._source.ensure_reachable(channel)
-        # The bus's own Service is watched. A channel's that could not be made is not, and nothing tells when it could.
+        # No watch reports when a Service that could not be created can be created, so try again after a while.
         unmade = any(condition.type == "Serviceable" and condition.status == "False" for condition in reachable)
         state.reach_again = context.clock() + REACH_AGAIN * (0.5 + context.jitter()) if unmade else None
         conditions = channel_conditions(state.failure, works=works, note=context.ignored(channel), reached=reachable)
@@ -121,7 +121,7 @@ class Serving:
         unkept = None
         finalizer: Fingerprint = (subscription.uid, "finalizer")
         if context.leads(DISPATCHER) and not context.ensure_finalizer(subscription, state, finalizer):
-            unkept = state.failure  # events are dispatched all the same
+            unkept = state.failure  # events are dispatched despite the missing finalizer
         parameters = context.resolve("subscription", self._bus, subscription, state)
         if parameters is not None:
             self._subscribe(subscription, state, parameters, channel_parameters)
@@ -145,7 +145,7 @@ class Serving:
         if not due and subscription.name not in self._again:
             return
         if state.applied is not None and state.applied.uid != subscription.uid and state.awaits_retry:
-            return  # the one that had this name before is still to be unsubscribed
+            return  # the older subscription of this name has to be unsubscribed first
         self._again.discard(subscription.name)
         with context.attempt("subscribe", subscription, fingerprint, state) as attempt:
             context.hooks.subscribe(channel, subscription, parameters, channel_parameters)

@@ -12,7 +12,7 @@ from bus_core.model.resources import DISPATCHER, PROVISIONER, Channel, ChannelSp
 
 
 class Teardown:
-    """Ends what is no longer wanted under one channel's name. Made for one reconcile."""
+    """Tears down unwanted resources under one channel's name. Created for one reconcile."""
 
     def __init__(
         self, context: ReconcileContext, reports: Reports, reference: ChannelReference, state: ChannelState
@@ -24,11 +24,11 @@ class Teardown:
         self._state = state
 
     def end_channel(self, channel: Channel | None) -> bool:
-        """Take apart the channel that this name stood for. False while a hook is to be called again, or the grace
-        period runs: subscriptions end before their channel, and the channel before another of its name.
+        """Tear down the applied channel of this name: its subscriptions, then the channel, before a new one of the same
+        name is served. Returns False if a hook needs a retry, or the grace period runs.
 
         Args:
-            channel: the deleted channel while it still exists; None: it is gone, replaced, or has never been ours.
+            channel: the deleted channel while it exists; None if it has vanished, was replaced, or was never ours.
         """
         context, state = self._context, self._state
         ours = channel if channel is not None and channel.bus == context.cache.reference else None
@@ -39,14 +39,14 @@ class Teardown:
         if ours is not None and not self._unprovision_deleted(ours):
             return False
         if ours is None and state.applied is not None and state.provisioned is not None and context.leads(PROVISIONER):
-            self._unprovision(state.applied)  # it vanished, or was replaced, without waiting for us
+            self._unprovision(state.applied)  # the channel vanished or was replaced despite our finalizer
             if state.awaits_retry:
                 return False
         state.reset()
         return True
 
     def release(self, channel: Channel, subscription: Subscription) -> None:
-        """A deleted subscription: this process stops serving it, and the leader removes the finalizer."""
+        """Stop serving a deleted subscription; the leader also removes the finalizer."""
         context, state = self._context, self._state
         known = state.subscriptions.get(subscription.name)
         if known is not None and known.applied is not None and not self.unsubscribe(channel, subscription):
@@ -57,7 +57,7 @@ class Teardown:
             self._source.remove_finalizer(subscription, context.finalizer)
 
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> bool:
-        """Call `unsubscribe`; False if it failed, or did so a moment ago."""
+        """Call `unsubscribe`. Returns False if it failed, or is in back-off."""
         context, state = self._context, self._state.of(subscription.name)
         fingerprint: Fingerprint = (subscription.uid, "unsubscribe")
         if state.in_backoff(fingerprint, context.clock()):
@@ -83,11 +83,11 @@ class Teardown:
                 message = f"there is no channel {subscription.channel}"
                 conditions = [Condition(kind, "False", "ChannelNotFound", message) for kind in ("Dispatching", "Ready")]
                 self._source.write_conditions(subscription, conditions)
-        # A subscribe that failed is not tried again without its channel; an unsubscribe that failed is.
+        # Without the channel, a failed unsubscribe is retried, a failed subscribe is not.
         self._state.forget_absent({subscription.name for subscription in present.values() if subscription.deleted})
 
     def _unprovision_deleted(self, channel: Channel) -> bool:
-        """False while the grace period runs, or when the hook failed."""
+        """Unprovision a deleted channel. Returns False while the grace period runs, or if the hook failed."""
         context, state = self._context, self._state
         if context.finalizer not in channel.metadata.finalizers or not context.leads(PROVISIONER):
             return True
@@ -95,7 +95,7 @@ class Teardown:
         if state.deleted_since is None:
             state.deleted_since = now
         if now < state.deleted_since + context.deletion_grace and context.cache.bus is not None:
-            return False  # without the Bus the whole namespace may be going, and our rights with it
+            return False  # the missing Bus may mean that the namespace, with our permissions, is being deleted
         if channel.uid not in state.ended and not self._unprovision(channel):
             return False
         self._source.remove_reachability(channel)
@@ -118,5 +118,5 @@ class Teardown:
 
 
 def _stand_in(reference: ChannelReference) -> Channel:
-    """A channel of which only the name is known: it was deleted while no process ran."""
+    """Stands for a channel of which only the name is known: it was deleted while no process ran."""
     return Channel(Metadata(reference.name, reference.namespace, deleted=True), spec=ChannelSpec())

@@ -18,14 +18,14 @@ MAX_BACKOFF = 30.0
 
 
 def backoff(failures: int, jitter: Callable[[], float] = random.random) -> float:
-    """Seconds to wait after so many failures in a row (from 1): doubling, capped, then half of that at least."""
+    """Seconds to wait after `failures` failures in a row (from 1): doubled each time, capped, then times 0.5 to 1."""
     return min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 30), MAX_BACKOFF) * (0.5 + 0.5 * jitter())
 
 
 class WorkQueue(Generic[K]):
     """Deduplicates, delays, and backs off per key, as the workqueue of Kubernetes' client-go does. Thread-safe.
 
-    A key that is added while it is being worked on is queued again when that work is `done`.
+    A key that is added while a thread works on it is queued again when that work is `done`.
 
     Args:
         clock: seconds, monotonic.
@@ -48,13 +48,13 @@ class WorkQueue(Generic[K]):
         self._closed = False
 
     def add(self, key: K) -> None:
-        """Queue a key now, whatever delay it was waiting out."""
+        """Queue a key now, also if it waits for a delay."""
         with self._changed:
             self._due.pop(key, None)
             self._add(key)
 
     def add_after(self, key: K, delay: float) -> None:
-        """Queue a key in `delay` seconds, or sooner if it already waits for an earlier moment."""
+        """Queue a key in `delay` seconds. An earlier moment for which it already waits stays."""
         with self._changed:
             if self._closed or key in self._dirty:
                 return
@@ -65,7 +65,7 @@ class WorkQueue(Generic[K]):
                 self._changed.notify()
 
     def add_failed(self, key: K) -> float:
-        """Queue a key again after its back-off; the delay in seconds. `forget` ends the series."""
+        """Queue a failed key after its back-off. Returns the delay in seconds. `forget` resets the back-off."""
         with self._changed:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = backoff(failures, self._jitter)
@@ -73,12 +73,12 @@ class WorkQueue(Generic[K]):
         return delay
 
     def forget(self, key: K) -> None:
-        """The key succeeded: its next failure backs off from the start."""
+        """Note that the key succeeded: its next failure backs off from the start."""
         with self._changed:
             self._failures.pop(key, None)
 
     def get(self, timeout: float | None = None) -> K | None:
-        """The next key, now being worked on: call `done` with it. None after `close`, or when `timeout` has passed."""
+        """Take the next key; call `done` with it afterwards. None after `close`, or when `timeout` has passed."""
         deadline = None if timeout is None else self._clock() + timeout
         with self._changed:
             while True:
@@ -99,7 +99,7 @@ class WorkQueue(Generic[K]):
                 self._changed.wait(min(moments) - now if moments else None)
 
     def done(self, key: K) -> bool:
-        """The work on the key has ended; whether it was added meanwhile, and so is queued again."""
+        """Note that the work on the key has ended. Returns whether it was added meanwhile, and so is queued again."""
         with self._changed:
             self._working.discard(key)
             again = key in self._dirty
@@ -109,7 +109,7 @@ class WorkQueue(Generic[K]):
             return again
 
     def close(self) -> None:
-        """Hand out nothing more; every `get` returns None."""
+        """Let every `get` return None from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -125,6 +125,6 @@ class WorkQueue(Generic[K]):
     def _move_due(self, now: float) -> None:
         while self._later and self._later[0][0] <= now:
             moment, _, key = heapq.heappop(self._later)
-            if self._due.get(key) == moment:  # else the entry is stale: the key was added sooner
+            if self._due.get(key) == moment:  # else the entry is stale, because the key was queued earlier
                 del self._due[key]
                 self._add(key)

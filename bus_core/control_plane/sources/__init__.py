@@ -14,7 +14,7 @@ from bus_core.model.resources import Channel, Resource, ResourceKey
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A resource as it is now, or None when it was deleted and has no finalizer left."""
+    """A current resource, or None if it was deleted and has no finalizer left."""
 
     key: ResourceKey
     resource: Resource | None
@@ -24,36 +24,36 @@ OnChange = Callable[[Change], None]
 
 
 class Source(Protocol):
-    """Lists and watches the four kinds, and writes what a bus may write. Every method is thread-safe.
+    """Lists and watches the four kinds, and writes status and finalizers. Every method is thread-safe.
 
-    What is written comes back through `on_change`, in every process that watches the same source. A write that meets a
-    newer version of the resource, or a source that does not answer, raises `TemporaryError`: reconcile again. One that
-    the source does not allow raises `ForbiddenError`.
+    `on_change` reports each write in every process that watches the same source. A write raises `TemporaryError` if
+    the resource has a newer version or the source does not answer: reconcile again. It raises `ForbiddenError` if the
+    source does not allow it.
     """
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
         """Report every resource once, then set `synced`, then report changes until `stop` is set. Blocks.
 
-        `on_change` is called by one thread at a time, and must return quickly and write nothing to the source.
+        One thread at a time calls `on_change`, which must return quickly and must not write to the source.
         """
 
     @property
     def synced(self) -> threading.Event:
-        """Set once everything that exists has been reported."""
+        """Set after every existing resource has been reported."""
 
     def problems(self) -> list[str]:
-        """What keeps the source from seeing everything at the moment, a sentence each; empty when nothing does."""
+        """Why the source may miss changes now, one sentence per problem; empty if it does not."""
 
     def add_finalizer(self, resource: Resource, finalizer: str) -> None:
-        """Keep the resource from vanishing before `remove_finalizer`. Idempotent."""
+        """Add our finalizer: a deleted resource then stays until `remove_finalizer`. Idempotent."""
 
     def remove_finalizer(self, resource: Resource, finalizer: str) -> None:
-        """Let go of the resource; if it is deleted and this was the last finalizer, it vanishes. Idempotent."""
+        """Remove our finalizer. A deleted resource without finalizers vanishes. Idempotent."""
 
     def rejections(self) -> list[str]:
-        """Why the source no longer takes requests from this process, a sentence each; empty when it does.
+        """Why the source rejects the requests of this process, one sentence per problem; empty if it accepts them.
 
-        The resources may change then, and this process does not see it: it is not ready.
+        With such a problem the process is not ready, because it does not see changes.
         """
 
     def write_conditions(
@@ -65,21 +65,21 @@ class Source(Protocol):
     ) -> None:
         """Merge conditions into the status of this very resource (by uid) and set `observedGeneration`.
 
-        Nothing is written when nothing changes, or when the resource is gone or another one has taken its name.
+        Writes nothing if nothing changes, or if the resource has vanished or was replaced by another of its name.
 
         Args:
-            provisioned_parameters: of a channel that was just provisioned; None leaves the status as it is.
+            provisioned_parameters: the parameters of a channel that was just provisioned; None: no change.
         """
 
     def ensure_reachable(self, resource: Resource) -> Sequence[Condition]:
-        """Make a channel or a bus reachable by name, and say if it is: `Serviceable`, for a channel `Routeable` too.
+        """Make a channel or a bus reachable by name. Returns the condition `Serviceable`, and `Routeable` of a channel.
 
-        In a cluster Services do that. Without one, a sender who reaches the process reaches its channels: reason
-        `Local`. Never raises: the conditions say what goes wrong.
+        In a cluster this creates Services. Without a cluster, senders reach channels through the process itself: reason
+        `Local`. Never raises: the conditions contain the problem.
         """
 
     def remove_reachability(self, channel: Channel) -> None:
-        """Remove what `ensure_reachable` made for a channel that is going. Never raises."""
+        """Remove the Service of a channel that is being deleted. Never raises."""
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
-        """Say something about the resource where its owner will look. Never raises."""
+        """Record an Event about the resource: in the cluster, or in the log. Never raises."""

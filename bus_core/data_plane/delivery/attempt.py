@@ -34,11 +34,11 @@ class AttemptResult:
     """The result of an attempt. Without an error and without a reply it is a success.
 
     Attributes:
-        error: why the attempt failed; None when it did not.
-        wait: seconds until the next attempt; None when there is none.
+        error: why the attempt failed; None if it did not.
+        wait: seconds until the next attempt; None if there is none.
         dead_letter: goes to the dead-letter sink.
         final: without a dead letter: True for a refusal that no retry can change, False when all tries are used.
-        reply: the subscriber took the event and answered with this: it is sent next, at once.
+        reply: the subscriber's reply, which is sent next, at once.
     """
 
     error: DispatchError | None = None
@@ -52,13 +52,13 @@ DELIVERED = AttemptResult()
 
 
 def is_circling(message: Message) -> bool:
-    """Whether a dead letter has been passed on too often. Sinks that are channels can lead back to each other; each
-    dead letter counts as a hop, so this ends."""
+    """Whether a dead letter has been passed on too often. Sinks that are channels can form a loop. Each dead letter
+    counts as a hop, so the loop ends."""
     return is_dead_letter(message) and message.hops > MAX_HOPS
 
 
 class Attempts:
-    """Makes attempts, on the thread that calls. Thread-safe.
+    """Makes attempts, on the calling thread. Thread-safe.
 
     Args:
         dispatcher: does the HTTP.
@@ -77,8 +77,8 @@ class Attempts:
         """One attempt that waits for its answer.
 
         Args:
-            event: in flight, so that nobody writes to it.
-            target: the subscription's, also for a dead letter.
+            event: in flight, so no other thread writes to it.
+            target: the subscription's target, also for a dead letter.
         """
         try:
             reply = self._dispatcher.send(self.route(event, target), event.encoded, timeout=target.spec.timeout)
@@ -87,11 +87,11 @@ class Attempts:
             return self.failed(event, target, error)
 
     def route(self, event: QueuedEvent, target: Target) -> Route:
-        """Where the event goes next.
+        """The route of the next attempt.
 
         Raises:
-            DestinationError: that is no destination.
-            LoopError: too many replies led to this one.
+            DestinationError: the destination is invalid.
+            LoopError: too many replies led to this event.
         """
         lane = event.lane
         if event.leg is Leg.EVENT:
@@ -101,26 +101,26 @@ class Attempts:
         else:
             destination = target.reply_to
             if event.message.hops > MAX_HOPS:
-                raise LoopError(f"{event.message.hops} replies led to this event, {MAX_HOPS} are allowed")
+                raise LoopError(f"{event.message.hops} replies led to this event; at most {MAX_HOPS} are allowed")
         route = lane.routes.get(destination)
         if route is None:
             route = lane.routes[destination] = self._dispatcher.route(destination, target.channel.namespace)
         return route
 
     def forget_routes(self, lane: Lane) -> None:
-        """Look the lane's destinations up anew: they have changed, or a failure may mean that they have."""
+        """Forget the lane's routes, because its destinations have changed, or may have changed after a failure."""
         lane.routes.clear()
 
     def has_idle_connection(self, lane: Lane, target: Target) -> bool:
-        """Whether the lane's next event finds an open connection that the loop executor can use."""
+        """Whether an open connection for the lane's next event exists that the loop executor can use."""
         route = lane.routes.get(lane.sink or target.subscriber or target.reply_to)
         return route is not None and route.is_open
 
     def answered(self, event: QueuedEvent, target: Target, reply: Reply) -> AttemptResult:
-        """What follows from a 2xx answer.
+        """The result of a 2xx answer.
 
         Raises:
-            InvalidMessageError: the reply is no event that can be sent.
+            InvalidMessageError: the reply cannot be sent as an event.
         """
         if not reply.body or event.leg is not Leg.EVENT or not target.subscriber or not target.reply_to:
             return DELIVERED
@@ -130,11 +130,11 @@ class Attempts:
         return AttemptResult(reply=Outgoing(message, encode(message)))
 
     def failed(self, event: QueuedEvent, target: Target, error: Exception) -> AttemptResult:
-        """What follows from an attempt that raised this. Never raises."""
+        """The result of an attempt that raised this error. Never raises."""
         if not isinstance(error, DispatchError):  # a fault of ours must neither end the thread nor lose the event
             log.exception("an attempt failed unexpectedly", subscription=str(target.subscription), exc_info=error)
             error = DispatchError(f"internal error: {type(error).__name__}: {error}")
-        # The route may be the reason: a channel that came or went, an address that changed.
+        # The route may be the reason: a channel was added or deleted, or an address has changed.
         self.forget_routes(event.lane)
         try:
             return self._judge(event, target, error)
@@ -157,7 +157,7 @@ class Attempts:
         retryable = backoff.is_retryable(error) and not isinstance(error, LoopError)
         wait = backoff.delay(event.attempts, spec, self._random)
         if event.leg is Leg.DEAD_LETTER:
-            # A sink has no sink of its own: its events wait until it takes them, whatever it answers.
+            # A sink has no other sink: its events wait until it takes them, whatever it answers.
             asked = backoff.retry_after(error, spec.retry_after_max or 0.0, self._now())
             return AttemptResult(error, wait=max(wait, asked))
         if retryable and event.attempts <= (spec.retry or 0):

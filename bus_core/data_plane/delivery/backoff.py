@@ -17,7 +17,7 @@ _RETRY_AFTER = frozenset({429, 503})
 
 
 def is_retryable(error: DispatchError) -> bool:
-    """Whether the same delivery may succeed later: anything that is no answer, and 404, 408, 409, 429, 5xx."""
+    """Whether the same delivery may succeed later: any failure without an answer, and 404, 408, 409, 429, 5xx."""
     if isinstance(error, ResponseError):
         return error.status in _RETRYABLE or error.status >= 500
     return True
@@ -26,8 +26,8 @@ def is_retryable(error: DispatchError) -> bool:
 def delay(attempt: int, spec: DeliverySpec, random: Callable[[], float]) -> float:
     """Seconds to wait after failed try number `attempt` (from 1), with full jitter.
 
-    Full jitter: anywhere between nothing and the policy's step, so that events which failed together do not
-    come back together.
+    Full jitter: a random wait between zero and the policy's step, so that events that failed together are not retried
+    together.
     """
     base = spec.backoff_delay or 0.0
     factor = attempt if spec.backoff_policy == "linear" else 2.0 ** min(attempt - 1, 30)
@@ -35,7 +35,7 @@ def delay(attempt: int, spec: DeliverySpec, random: Callable[[], float]) -> floa
 
 
 def retry_after(error: DispatchError, limit: float, now: dt.datetime) -> float:
-    """The wait in seconds that a 429 or 503 asks for, at most `limit`; 0.0 when it asks for none.
+    """The wait in seconds that a 429 or 503 asks for, at most `limit`; 0.0 if it asks for none.
 
     Reads both forms of RFC 9110, section 10.2.3: delay-seconds and HTTP-date.
     """
@@ -49,5 +49,5 @@ def retry_after(error: DispatchError, limit: float, now: dt.datetime) -> float:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=dt.UTC)
         return min(max((moment - now).total_seconds(), 0.0), limit)
-    except (ValueError, OverflowError):  # no date, or one that no calendar has
+    except (ValueError, OverflowError):  # not a valid date
         return 0.0

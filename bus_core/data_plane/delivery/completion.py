@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The end of one submitted event: its outcome, its error, or neither when it is cancelled."""
+    """The end of one submitted event: its outcome, its error, or neither if it is cancelled."""
 
     future: Future[Outcome]
     outcome: Outcome | None = None
@@ -41,5 +41,5 @@ def run_all(completions: Iterable[Completion]) -> None:
     for completion in completions:
         try:
             completion.run()
-        except BaseException:  # futures pass on what is no Exception, such as SystemExit: a worker thread must survive
+        except BaseException:  # futures also pass on SystemExit, which a worker thread must survive
             log.exception("a callback of a submitted event failed")

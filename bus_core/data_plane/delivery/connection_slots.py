@@ -1,4 +1,4 @@
-"""Delivery: the connections of the loop executor. Each slot holds an open one and the attempt under way on it."""
+"""Delivery: the connections of the loop executor. Each slot holds an open connection and its running attempt."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from bus_core.data_plane.delivery.lane import QueuedEvent, Target
 from bus_core.data_plane.dispatch import Connection, Pool, Route
 
 IDLE_LIMIT = 60.0
-"""Seconds after which an unused connection is closed: a router between may have dropped its state silently."""
+"""Seconds after which an unused connection is closed: a router may have dropped its state silently."""
 
 
 class ConnectionSlot:
-    """One open connection, and what is under way on it.
+    """One open connection, and its running attempt.
 
     Attributes:
         event: the event in flight; None while idle. Written with the engine's lock held once an attempt has ended.
-        target: the subscription's, as it was when the attempt began.
-        route: where the event goes.
+        target: the subscription's target at the begin of the attempt.
+        route: the destination of the event.
         since: when the attempt began, or the slot became idle, by the monotonic clock.
         deadline: the end of the attempt at the latest, by the monotonic clock.
         writing: whether epoll also reports that the socket can take more.
@@ -41,11 +41,11 @@ class ConnectionSlot:
 
 
 class ConnectionSlots:
-    """All slots, watched by one epoll of their own. Used by the loop's thread alone.
+    """All slots, watched by one epoll object. Used only by the loop's thread.
 
     Attributes:
         epoll: readable while a slot is ready; for the event loop to watch.
-        in_use: how many slots have an attempt under way.
+        in_use: the number of slots with a running attempt.
     """
 
     def __init__(self) -> None:
@@ -58,8 +58,8 @@ class ConnectionSlots:
         return iter(list(self._slots.values()))
 
     def ready(self) -> list[ConnectionSlot]:
-        """The slots whose sockets are ready. Never waits. Idle ones that are ready are closed instead: the other side
-        has closed, or has sent something that answers nothing."""
+        """The slots whose sockets are ready. Never waits. Closes idle connections that are ready: the other side has
+        closed, or has sent unexpected bytes."""
         ready = []
         for fd, _ in self.epoll.poll(0):
             slot = self._slots.get(fd)
@@ -89,7 +89,7 @@ class ConnectionSlots:
         return slot
 
     def release(self, slot: ConnectionSlot, now: float) -> None:
-        """The attempt has ended, and `slot.event` is None: keep the connection if it is fit for another."""
+        """Keep the connection if it can carry another attempt. Call it after an attempt; `slot.event` is None then."""
         self.in_use -= 1
         if slot.connection.sock is None or slot.pool.closed:
             self.drop(slot)

@@ -1,4 +1,4 @@
-"""Delivery: makes a dead letter. The event as it was, with headers that say why it was not delivered."""
+"""Delivery: makes a dead letter: the unchanged event, with headers that tell why it was not delivered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bus_core.model.errors import DeadlineError, DispatchError, ResponseError
 from bus_core.model.message import HOPS_HEADER, Message
 
 MAX_DATA = 1024
-"""How many bytes of the subscriber's answer travel with a dead letter."""
+"""The limit in bytes for the subscriber's answer in a dead letter."""
 
 _PREFIX = "ce-knativeerror"
 
@@ -24,7 +24,7 @@ class StalledError(DispatchError):
 
 
 def reason(error: DispatchError) -> str:
-    """One word for why a delivery failed, as metrics, logs and dead letters say it."""
+    """The reason for a failed delivery in one word, for metrics, logs and dead letters."""
     kinds: list[tuple[type[DispatchError], str]] = [
         (LoopError, "loop"),
         (StalledError, "stalled"),
@@ -37,9 +37,9 @@ def reason(error: DispatchError) -> str:
 def dead_letter(
     message: Message, destination: str, error: DispatchError, attempts: int, first: dt.datetime, last: dt.datetime
 ) -> Message:
-    """The message with Knative's error extensions and ours, one hop further. Values are percent-encoded as the
-    CloudEvents HTTP binding asks (section 3.1.3.2), which also makes an answer's text safe in a header.
-    The destination's query is masked: it may hold a secret that the sink must not see."""
+    """The message with Knative's error extensions and ours, and one more hop. Values are percent-encoded (CloudEvents
+    HTTP binding, section 3.1.3.2), which also makes an answer's text safe in a header. The destination's query is
+    masked: it may contain a secret that the sink must not see."""
     data = error.body if isinstance(error, ResponseError) else str(error).encode()
     facts = {
         "dest": _safe(masked(destination).encode()),

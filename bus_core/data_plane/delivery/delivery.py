@@ -25,15 +25,15 @@ class Delivery:
 
     Args:
         dispatcher: does the HTTP; its owner closes it.
-        limits: the bounds of each lane, those of dead-letter sinks included.
-        prompt_threads: how many threads prompt subscribers share.
-        max_threads: how many threads there are at most, those that wait for a hung subscriber included.
+        limits: the bounds of each lane, also of dead-letter sinks.
+        prompt_threads: the number of threads that prompt subscribers share.
+        max_threads: the limit of threads, including those that wait for a hung subscriber.
         jitter: the source of jitter in [0, 1).
         report: called when a subscription's events are given up (a reason and a message), and when one has arrived
             again (an empty reason). Called on the timer's thread; it must not block.
 
-    Every method is thread-safe; `publish` and `submit` never block. A thread that cannot be started is logged, and
-    raises nothing: events wait until one can.
+    Every method is thread-safe; `publish` and `submit` never block. If a thread cannot be started, this is logged, and
+    events wait until a thread can be started.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Delivery:
         )
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let this event loop deliver what needs no thread. Called on its thread; without it, threads do everything."""
+        """Let this event loop make the attempts that need no thread. Called on its thread. Else threads make all."""
         self._engine.attach(loop)
 
     def open(self, target: Target) -> None:
-        """Give a subscription its lane, or change where its lane leads; the events in it stay.
+        """Open a subscription's lane, or change the lane's target; the events in it stay.
 
         Raises:
             PermanentError: a destination cannot be used, or dead letters would go to the channel they come from.
@@ -72,7 +72,7 @@ class Delivery:
         self._engine.open(target)
 
     def close(self, subscription: SubscriptionReference) -> None:
-        """The subscription was deleted: drop and count what waits in its lane, and cancel its submitted events."""
+        """Close the lane of a deleted subscription: drop and count its waiting events, and cancel submitted ones."""
         self._engine.close(subscription)
 
     def publish(self, channel: ChannelReference, message: Message) -> None:
@@ -97,16 +97,16 @@ class Delivery:
         return self._engine.submit(subscription, message, key)
 
     def depths(self) -> dict[str, int]:
-        """How many events each lane holds, by the name of its subscription or sink."""
+        """The number of events in each lane, by the name of its subscription or sink."""
         with self._lock:
             return {lane.name: lane.events for lane in self._lanes}
 
     def drain(self, timeout: float) -> int:
-        """Take nothing more in, and wait until everything is settled, at most `timeout` seconds.
+        """Refuse new events, and wait until all events are settled, at most `timeout` seconds.
 
         Events whose next attempt is due only after that time are given up at once.
 
         Returns:
-            How many events were given up: dropped and counted as `shutdown`, or cancelled for their driver.
+            The number of events given up: dropped and counted as `shutdown`, or cancelled for their driver.
         """
         return self._engine.drain(timeout)

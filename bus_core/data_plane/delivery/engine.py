@@ -1,4 +1,4 @@
-"""Delivery: the engine. It owns the lock and the scheduler, lets executors take events, and settles what has ended."""
+"""Delivery: the engine. It owns the lock and the scheduler, gives events to executors, and settles ended attempts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bus_core.model.references import SubscriptionReference
 from bus_core.telemetry import get_logger
 
 _TEND_EVERY = 0.1
-"""Seconds. A drain looks after due retries itself so often, if the timer's thread could not be started."""
+"""Seconds. If the timer's thread could not be started, a drain releases due retries itself at this interval."""
 
 log = get_logger(__name__)
 
@@ -39,7 +39,7 @@ class DeliveryEngine:
         lanes: all lanes.
         lock: guards lanes, scheduler, drain, and what executors have in flight. Never held during HTTP, callbacks of
             drivers, or calls of telemetry.
-        reporter: hands counts on.
+        reporter: passes counts to telemetry.
         prompt_threads: how many threads prompt subscribers share.
         max_threads: how many threads there are at most.
     """
@@ -70,14 +70,14 @@ class DeliveryEngine:
         self._loop.attach(loop)
 
     def open(self, target: Target) -> None:
-        """Give a subscription its lane, or change where its lane leads."""
+        """Open a subscription's lane, or change the lane's target."""
         with self.lock:
             lane = self._lanes.open(target, time.monotonic())
             self.attempts.forget_routes(lane)
             self._threads.start()
 
     def close(self, subscription: SubscriptionReference) -> None:
-        """Drop what waits in a subscription's lane, and forget the lane."""
+        """Drop the waiting events of a subscription's lane, and forget the lane."""
         completions: list[Completion] = []
         with self.lock:
             lane = self._lanes.remove(subscription)
@@ -106,7 +106,7 @@ class DeliveryEngine:
                 if self._scheduler.has_thread_work:
                     self._threads.wake(len(lanes))
         finally:
-            self._loop.nudge()  # also when it is refused: delivering makes room
+            self._loop.nudge()  # also after a refusal: delivering makes room
 
     def submit(self, subscription: SubscriptionReference, message: Message, key: str | None) -> Future[Outcome]:
         """Queue an event for one subscription; the future receives its outcome.
@@ -130,7 +130,7 @@ class DeliveryEngine:
         return future
 
     def drain(self, timeout: float) -> int:
-        """Take nothing more in, and wait at most `timeout` seconds until everything is settled; how many events were
+        """Refuse new events, and wait at most `timeout` seconds until all are settled. Returns the number of events
         given up."""
         drain, scheduler = self._drain, self._scheduler
         completions: list[Completion] = []
@@ -169,7 +169,7 @@ class DeliveryEngine:
 
     def take_for_thread(self) -> QueuedEvent | None:
         event = self._scheduler.take_for_thread(time.monotonic())
-        if self._scheduler.has_loop_work:  # what a thread has begun, the event loop may go on with
+        if self._scheduler.has_loop_work:  # the event loop may continue on the thread's connection
             self._loop.wake(1)
         return event
 
@@ -232,13 +232,13 @@ class DeliveryEngine:
                     self._wake(1)
             if event.source.closed:
                 self._reporter.add_closed(event.source)
-        except Exception:  # a fault of ours must not end the executor
+        except Exception:  # an internal error must not end the executor
             log.exception("the result of an attempt could not be settled")
         if drain.refusing and not scheduler.events:
             drain.done.set()
 
     def _wake(self, events: int) -> None:
-        """There may be new work for so many attempts. Lock held."""
+        """Wake executors for up to this many attempts. Lock held."""
         if self._scheduler.has_thread_work:
             self._threads.wake(events)
         if self._scheduler.has_loop_work:

@@ -14,20 +14,20 @@ class Executor(Protocol):
     """Takes events from the engine, makes the attempts, and settles them."""
 
     def wake(self, events: int) -> None:
-        """There may be new work for up to so many attempts. Engine's lock held; never blocks, never raises."""
+        """Wake for new work, up to this many attempts. Engine's lock held; never blocks, never raises."""
 
     def in_flight(self) -> list[QueuedEvent]:
-        """The events that were taken and not settled. Engine's lock held."""
+        """The events that were taken but not settled. Engine's lock held."""
 
     def close(self) -> None:
-        """Take nothing more. Without the lock; does not wait for attempts."""
+        """Take no more events. Without the lock; does not wait for attempts."""
 
 
 class Engine(Protocol):
-    """The engine as its executors know it. All methods but `flush` and `tend` are called with the lock held.
+    """The engine's methods for executors. Call all except `flush` and `tend` with the lock held.
 
     Attributes:
-        lock: guards all state of lanes, and what an executor has taken and not settled.
+        lock: guards all state of lanes, and the events that an executor has taken but not settled.
         attempts: makes attempts; needs no lock.
     """
 
@@ -58,31 +58,31 @@ class Engine(Protocol):
         has_idle_connection: bool,
         cpu_cost: float = 0.0,
     ) -> None:
-        """An attempt has ended. Never raises.
+        """Settle an ended attempt. Never raises.
 
         Args:
             event: was in flight.
             result: of the attempt; without a reply.
             now: the monotonic clock.
-            completions: gets what the caller runs after it has released the lock.
-            has_idle_connection: the lane's next event finds an open connection that the loop executor can use.
-            cpu_cost: CPU seconds of the attempt, measured for unhealthy lanes alone.
+            completions: gets the completions that the caller runs after it has released the lock.
+            has_idle_connection: the loop executor can use an open connection for the lane's next event.
+            cpu_cost: CPU seconds of the attempt, measured only for unhealthy lanes.
         """
 
     def become_reply(self, event: QueuedEvent, reply: Outgoing) -> None:
-        """The event in flight was answered with a reply, which the same executor sends next."""
+        """Replace an event in flight by its reply, which the same executor sends next."""
 
     def put_back(self, event: QueuedEvent, now: float, completions: list[Completion]) -> None:
-        """The loop executor has no connection for this event: a thread takes it."""
+        """Give an event for which the loop executor has no connection to a thread."""
 
     def open_loop(self, is_open: bool) -> None:
-        """The loop executor takes events from now on, or takes no more."""
+        """Start or stop giving events to the loop executor."""
 
     def release_due(self) -> tuple[float | None, bool]:
         """Make due retries ready. Returns the seconds until the next one, and whether work waits for a thread."""
 
     def tend(self) -> None:
-        """Do the timer's work, in case its thread could not be started. Without the lock."""
+        """Do the timer's work if its thread could not be started. Without the lock."""
 
     def flush(self) -> None:
-        """Hand counts to telemetry. Without the lock."""
+        """Pass counts to telemetry. Without the lock."""

@@ -17,7 +17,7 @@ RECENT = 2.0
 """A success is recent for this many seconds. A lane without a recent success is unhealthy: one attempt at a time."""
 
 EVENT_COST = 1024
-"""The cost of an event besides its bytes, in the units in which lanes take turns."""
+"""The cost of an event in addition to its bytes, in the unit of the lanes' turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class LaneLimits:
     """Bounds of one lane.
 
     Attributes:
-        events: how many it holds, those in flight and waiting for a retry included.
-        bytes: how many bytes of headers and payload they hold together.
-        in_flight: how many attempts at once.
+        events: the limit of events, including those in flight and those waiting for a retry.
+        bytes: the limit of their headers and payloads together.
+        in_flight: the limit of concurrent attempts.
         stall_after: seconds without a success after which a full lane sheds instead of refusing the publisher.
     """
 
@@ -39,7 +39,7 @@ class LaneLimits:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a subscription's events go.
+    """The destinations and rules of a subscription's events.
 
     Attributes:
         channel: the channel they come from.
@@ -67,15 +67,15 @@ class Leg(enum.IntEnum):
 class QueuedEvent:
     """One event in one lane. Its payload is shared with the other lanes that hold the same event.
 
-    Only the scheduler writes to it, with the engine's lock held. The executor that has it in flight may read it.
+    Only the scheduler writes to it, with the engine's lock held. The executor of its attempt may read it.
 
     Attributes:
         lane: the lane that holds it.
         source: the subscription's lane, also after the event has moved to a sink's.
         message: the event, or the reply or dead letter that it has become.
-        encoded: the same as bytes of a request.
+        encoded: the message as bytes of a request.
         size: bytes of `encoded`, as counted in the lane's bounds.
-        key: events of one key are delivered one after the other; None for any order.
+        key: events with the same key are delivered one after the other; None for any order.
         future: receives the outcome of a submitted event; None for a published one.
         leg: what the next attempt sends.
         attempts: attempts of this leg so far.
@@ -118,7 +118,7 @@ class QueuedEvent:
 
 
 class LaneHealth:
-    """How a lane's attempts went lately. Only the scheduler writes to it.
+    """The recent results of a lane's attempts. Only the scheduler writes to it.
 
     Attributes:
         last_success: by the monotonic clock; minus infinity before the first.
@@ -137,14 +137,14 @@ class LaneHealth:
 
 
 class LaneStats:
-    """Counts of a lane since the last flush to telemetry, and what was reported last.
+    """Counts of a lane since the last flush to telemetry, and the last report.
 
     Guarded by the engine's lock. Plain integers, because an increment in telemetry costs 1.5 µs.
 
     Attributes:
         dropped: by reason.
         details: the last error behind a reason.
-        failure: why events were given up since the last success; empty when none were.
+        failure: why events were given up since the last success; empty if none were.
         failure_reported: whether `failure` has been reported to the subscriber report.
         depth_shown: the depth that telemetry shows.
     """
@@ -181,7 +181,7 @@ class LaneStats:
             self.details[reason] = detail
 
 
-# wide: one record per lane, read several times for each event; each part object costs a look-up more
+# wide: one record per lane, read several times for each event; splitting it costs a look-up per part
 class Lane:
     """The queue of one subscription or of one dead-letter sink. Not thread-safe: guarded by the engine's lock.
 
@@ -213,17 +213,17 @@ class Lane:
         self.closed = False
 
     def fits(self, size: int) -> bool:
-        """Whether an event of this size has room. An event larger than the whole bound fits into an empty lane, or it
-        could never be delivered."""
+        """Whether there is room for an event of this size. An event larger than the bound fits into an empty lane:
+        otherwise it could never be delivered."""
         limits = self.limits
         return self.events < limits.events and (self.bytes + size <= limits.bytes or not self.events)
 
     def is_unhealthy(self, now: float) -> bool:
-        """Whether it has had no recent success."""
+        """Whether the lane has had no recent success."""
         return now - self.health.last_success > RECENT
 
     def is_stalled(self, now: float) -> bool:
-        """Whether it has had work, and no success, for `stall_after` seconds."""
+        """Whether the lane has had work, but no success, for `stall_after` seconds."""
         return self.events > 0 and now - self.health.quiet_since >= self.limits.stall_after
 
     def may_start(self, unhealthy: bool) -> bool:
@@ -231,5 +231,5 @@ class Lane:
         ready = self.ready
         if not ready or self.in_flight >= (1 if unhealthy else self.limits.in_flight):
             return False
-        # Replies can be larger than the events they answer: over the bound no event is begun that could bring more.
+        # Replies can be larger than their events, so a lane over its bound begins no event that could have a reply.
         return self.bytes <= self.limits.bytes or not self.in_flight or ready[0].leg is not Leg.EVENT

@@ -1,4 +1,4 @@
-"""Delivery: how busy the process is, so that executors do more at once only while it has time."""
+"""Delivery: measures how busy the process is, and adapts the number of concurrent attempts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class CpuLoad:
     """The CPU use of this process between two looks. Not thread-safe.
 
     Args:
-        least: seconds between two looks, at least; an earlier look tells nothing.
-        most: seconds after which the look before says nothing about now.
+        least: the least seconds between two looks; an earlier look returns None.
+        most: the most seconds between two looks; a later look returns None.
     """
 
     def __init__(self, least: float, most: float) -> None:
@@ -20,7 +20,7 @@ class CpuLoad:
         self._used = 0.0
 
     def look(self, now: float) -> float | None:
-        """The used part of a core since the last look; None when that was too short or too long ago."""
+        """The used part of a core since the last look; None if that was too short or too long ago."""
         elapsed = now - self._looked
         if elapsed < self._least:
             return None
@@ -30,16 +30,16 @@ class CpuLoad:
 
 
 class AdaptiveLimit:
-    """How much to do at once: more while the process has time, less while it has none. Not thread-safe.
+    """A limit of concurrent work: higher while the process has time, lower while it is busy. Not thread-safe.
 
     Args:
         few: the least.
         most: the most.
-        busy: the part of a core from which on the process counts as busy.
+        busy: the part of a core at which the process counts as busy.
         load: the CPU use.
 
     Attributes:
-        value: the limit; `few` in the beginning.
+        value: the limit; at first `few`.
     """
 
     def __init__(self, few: int, most: int, busy: float, load: CpuLoad) -> None:

@@ -19,8 +19,8 @@ from bus_core.data_plane.dispatch import MessageDispatcher
 from bus_core.model.errors import DispatchError
 
 MOST = 256
-"""So many attempts at once. When half as many wait for slow subscribers, the threads take over all other work, until
-some have ended."""
+"""The limit of concurrent attempts. If half as many wait for slow subscribers, threads take over all other work until
+some attempts have ended."""
 
 FEW = 64
 """So many are enough while the process is busy: with 256 under way a hundred subscriptions cost 18 % more each than
@@ -61,7 +61,7 @@ class _SweepTimer:
 
 
 class LoopExecutor:
-    """Attempts without a thread: the event loop begins them, and goes on when the answer is there.
+    """Makes attempts without a thread: the event loop begins them, and continues when the answer arrives.
 
     A thread and the event loop take the interpreter's lock from each other several times for each event, which costs
     more than the attempt (one subscription: 205 µs of CPU an event with threads, 125 µs without). Steps that may block
@@ -75,7 +75,7 @@ class LoopExecutor:
     releases it, and sends those.
 
     Args:
-        engine: where events come from.
+        engine: provides the events.
         dispatcher: sends, and reads answers.
     """
 
@@ -85,7 +85,7 @@ class LoopExecutor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots: ConnectionSlots | None = None
         self._thread = 0
-        self._beginning: list[QueuedEvent] = []  # taken, and in no slot yet; guarded by the engine's lock
+        self._beginning: list[QueuedEvent] = []  # taken, but not in a slot yet; guarded by the engine's lock
         self._limit = AdaptiveLimit(FEW, MOST, BUSY, CpuLoad(0.0, 2 * _SWEEP))
         self._full = False  # the threads do all other work, until attempts have ended
         self._turning = False
@@ -124,7 +124,7 @@ class LoopExecutor:
                     self._engine.open_loop(False)
 
     def wake(self, events: int) -> None:
-        """Have the loop go on soon. Any thread, with the lock or without."""
+        """Let the loop continue soon. Any thread, with or without the lock."""
         if self._scheduled or self._loop is None:
             return
         self._scheduled = True
@@ -139,7 +139,7 @@ class LoopExecutor:
         return list((flying | {id(event): event for event in self._beginning}).values())
 
     def close(self) -> None:
-        """Take nothing more, and close the connections. Any thread; does not wait."""
+        """Take no more events, and close the connections. Any thread; does not wait."""
         with self._engine.lock:
             self._engine.open_loop(False)
         if self._loop is not None:
@@ -170,7 +170,7 @@ class LoopExecutor:
                 self._advance(slots, slot, ended)
             if ended or self._engine.has_loop_work or self._engine.has_thread_work:
                 self._cycle(slots, ended)
-        except Exception:  # a fault of ours must not become the answer to a publisher
+        except Exception:  # an internal error must not reach a publisher
             log.exception("the event loop could not go on with its deliveries, and will try again")
         finally:
             self._turning = False
@@ -204,7 +204,7 @@ class LoopExecutor:
     def _settle(
         self, slots: ConnectionSlots, ended: list[_Ended], now: float, completions: list[Completion]
     ) -> list[QueuedEvent]:
-        """Settle attempts and free their slots; the replies among them, to be sent next. Lock held."""
+        """Settle attempts and free their slots. Returns the replies to send next. Lock held."""
         engine = self._engine
         replies: list[QueuedEvent] = []
         for event, result, slot in ended:

@@ -13,7 +13,7 @@ class LaneRegistry:
     """Finds and makes lanes. Guarded by the engine's lock, except that `by_channel` may be read without it.
 
     Args:
-        limits: the bounds of each lane, those of sinks included.
+        limits: the bounds of each lane, also of sinks.
 
     Attributes:
         by_channel: the lanes of each channel. Its values are replaced, never changed, and a lane that is opened again
@@ -35,7 +35,7 @@ class LaneRegistry:
         return self._subscriptions.get(subscription)
 
     def open(self, target: Target, now: float) -> Lane:
-        """Give a subscription its lane, or change where its lane leads; the events in it stay."""
+        """Open a subscription's lane, or change the lane's target; the events in it stay."""
         lane = self._subscriptions.get(target.subscription)
         if lane is None:
             lane = Lane(str(target.subscription), self._limits, target, now)
@@ -49,7 +49,7 @@ class LaneRegistry:
         return lane
 
     def remove(self, subscription: SubscriptionReference) -> Lane | None:
-        """Take a subscription's lane out; None if it has none."""
+        """Remove and return a subscription's lane; None if it has none."""
         lane = self._subscriptions.pop(subscription, None)
         if lane is not None and lane.target is not None:
             self._leave_channel(lane, lane.target.channel)
@@ -67,7 +67,7 @@ class LaneRegistry:
         return lane
 
     def remove_unused_sinks(self) -> list[Lane]:
-        """Take out the sinks' lanes that are empty, and whose counts telemetry has."""
+        """Remove and return the empty lanes of sinks whose counts were flushed."""
         unused = [key for key, lane in self._sinks.items() if not lane.events and not lane.stats.has_counts]
         return [self._sinks.pop(key) for key in unused]
 

@@ -18,12 +18,12 @@ log = telemetry.get_logger(__name__)
 
 
 class Reporter:
-    """Hands counts on. Thread-safe: every method takes the locks it needs, so call it without the engine's lock.
+    """Passes counts to telemetry. Thread-safe: methods take the locks they need; call them without the engine's lock.
 
     Args:
         lock: the engine's lock.
         lanes: all lanes.
-        report: told about failing subscribers; None for nobody.
+        report: called about failing subscribers; or None.
     """
 
     def __init__(self, lock: threading.Lock, lanes: LaneRegistry, report: SubscriberReport | None) -> None:
@@ -39,7 +39,7 @@ class Reporter:
         self._closed.add(lane)
 
     def flush(self) -> None:
-        """Hand the counts to telemetry, and log drops: one line for each lane and reason. Called twice a second."""
+        """Pass the counts to telemetry, and log drops: one line per lane and reason. Called twice a second."""
         with self._flush_lock:
             with self._lock:
                 unused = self._lanes.remove_unused_sinks()
@@ -61,7 +61,7 @@ class Reporter:
                     self._report_failure(lane, self._report)
 
     def forget(self, lane: Lane) -> None:
-        """The lane is out of the registry: remove its series."""
+        """Remove the series of a lane that has left the registry."""
         with self._flush_lock:
             telemetry.lane_depth.forget(lane.name)
 

@@ -1,4 +1,4 @@
-"""Delivery: the scheduler. All lanes' events, and the retries that wait. Pure state: no thread, no clock, no HTTP.
+"""Delivery: the scheduler. It holds the events and retries of all lanes. Pure state: no thread, no clock, no HTTP.
 
 A model is held against it with injected time (tests/delivery/model.py). It is not thread-safe: the engine calls it with
 its lock held. It is the only writer of the state of lanes and queued events.
@@ -98,7 +98,7 @@ class Scheduler(Turns):
         event.size = size
 
     def put_back(self, event: QueuedEvent, now: float) -> None:
-        """The loop executor has no connection for this event: it is the next of its lane again, and needs a thread."""
+        """Put back an event for which the loop executor has no connection: it is next in its lane, for a thread."""
         lane = event.lane
         lane.health.has_idle_connection = False
         lane.in_flight -= 1
@@ -115,7 +115,7 @@ class Scheduler(Turns):
         lane.health.failure_cpu_cost = cpu_cost
 
     def retry(self, event: QueuedEvent, due: float, now: float) -> None:
-        """The attempt failed: the event keeps its place in the bounds and its key, and is ready again at `due`."""
+        """Keep the event of a failed attempt, with its place in the bounds and its key; it is ready again at `due`."""
         event.lane.in_flight -= 1
         if event.probe:
             event.probe = False
@@ -124,7 +124,7 @@ class Scheduler(Turns):
         self.offer(event.lane, now)
 
     def finish(self, event: QueuedEvent, now: float, *, success: bool = False) -> None:
-        """The event in flight leaves its lane."""
+        """Remove an event in flight from its lane."""
         lane = event.lane
         lane.in_flight -= 1
         if event.probe:
@@ -137,7 +137,7 @@ class Scheduler(Turns):
         self._remove(event, now)
 
     def release_due(self, now: float) -> int:
-        """Make ready what is due; returns how many that were."""
+        """Make due retries ready. Returns their number."""
         released = self.release_throttled(now)
         waiting = self._waiting
         while waiting and waiting[0][0] <= now:
@@ -152,7 +152,7 @@ class Scheduler(Turns):
 
     @property
     def next_due(self) -> float | None:
-        """When to call `release_due` next; None when nothing waits for a moment."""
+        """When to call `release_due` next; None if no retry waits."""
         retry = self._waiting[0][0] if self._waiting else None
         unthrottled = self.next_unthrottled
         if retry is None or unthrottled is None:
@@ -160,7 +160,7 @@ class Scheduler(Turns):
         return min(retry, unthrottled)
 
     def withdraw(self, later_than: float, now: float) -> list[QueuedEvent]:
-        """Take out the retries that are due later than this."""
+        """Remove and return the retries that are due later than this."""
         out = [entry[2] for entry in self._waiting if entry[0] > later_than and not entry[2].lane.closed]
         self._waiting = [entry for entry in self._waiting if entry[0] <= later_than]
         heapq.heapify(self._waiting)
@@ -169,7 +169,7 @@ class Scheduler(Turns):
         return out
 
     def close(self, lane: Lane, now: float) -> list[QueuedEvent]:
-        """Close a lane and take out everything that is not in flight; events in flight end by themselves."""
+        """Close a lane, and remove and return its events that are not in flight. Events in flight end normally."""
         lane.closed = True
         out = list(lane.ready)
         lane.ready.clear()

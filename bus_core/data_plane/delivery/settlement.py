@@ -20,10 +20,10 @@ log = get_logger(__name__)
 
 
 class Drain:
-    """How far the drain is. Guarded by the engine's lock, except `done`.
+    """The progress of the drain. Guarded by the engine's lock, except `done`.
 
     Attributes:
-        refusing: the drain has begun; nothing more is taken in.
+        refusing: the drain has begun; new events are refused.
         over: its time is up; events in flight were given up, and are not counted again when they end.
         deadline: its end, by the monotonic clock; infinity before it begins.
         given_up: how many events it gave up.
@@ -56,7 +56,7 @@ class Settlement:
         self._drain = drain
 
     def delivered(self, event: QueuedEvent, now: float, completions: list[Completion]) -> None:
-        """The subscriber, or the sink, took the event."""
+        """Settle an event that the subscriber or the sink took."""
         self._scheduler.finish(event, now, success=True)
         stats = event.source.stats
         if event.leg is Leg.DEAD_LETTER:
@@ -71,10 +71,10 @@ class Settlement:
     def failed(
         self, event: QueuedEvent, result: AttemptResult, now: float, cpu_cost: float, completions: list[Completion]
     ) -> None:
-        """The attempt failed, or it ended after its event was given up."""
+        """Settle a failed attempt, or an attempt that ended after its event was given up."""
         scheduler, wait = self._scheduler, result.wait
         if result.error is not None and not result.final:
-            # Once nothing is taken in, no other subscriber needs protection from this one.
+            # When new events are refused, no other subscriber needs protection from this one.
             scheduler.charge(event.lane, 0.0 if self._drain.refusing else cpu_cost)
         if event.lane.closed:
             # While it was in flight, its subscription was deleted, or the drain gave it up.
@@ -130,7 +130,7 @@ class Settlement:
             return
         try:
             letter = self._attempts.shed(message, target, error)
-        except Exception:  # a fault of ours must not become the publisher's: the other lanes have the event
+        except Exception:  # an internal error must not reach the publisher: the other lanes have the event
             log.exception("the dead letter of a shed event could not be made", subscription=lane.name)
             lane.stats.drop("stalled", str(error))
             return

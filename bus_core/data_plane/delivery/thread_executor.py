@@ -61,15 +61,15 @@ class ThreadExecutor:
     woken first.
 
     A hung subscriber keeps its thread until the deadline. Such threads are replaced up to `cap`, so that prompt
-    subscribers always have `prompt` threads. A thread that probes an unhealthy lane may be held up for that long, so it
-    is never the last one: before it begins, another one is ready.
+    subscribers always have `prompt` threads. A thread that probes an unhealthy lane may be blocked for that long, so
+    another thread is made ready before it begins.
 
-    A thread that cannot be started raises nothing: the event waits, and the next call and the timer try again.
+    If a thread cannot be started, no error is raised: the event waits, and the next call and the timer try again.
 
     Args:
-        engine: where events come from. Its lock guards the state of the threads.
-        prompt: how many threads prompt subscribers share.
-        cap: how many threads there are at most.
+        engine: provides the events. Its lock guards the state of the threads.
+        prompt: the number of threads that prompt subscribers share.
+        cap: the limit of threads.
     """
 
     def __init__(self, engine: Engine, *, prompt: int, cap: int) -> None:
@@ -89,7 +89,7 @@ class ThreadExecutor:
         self._timer.ensure_started()
 
     def wake(self, events: int) -> None:
-        """There is new work for up to so many threads. Engine's lock held; never blocks, never raises."""
+        """Wake up to this many threads for new work. Engine's lock held; never blocks, never raises."""
         self._timer.ensure_started()
         if not self._workers:
             self._add()
@@ -104,7 +104,7 @@ class ThreadExecutor:
             self._timer.look_by(now + TICK)
 
     def retry_at(self, moment: float) -> None:
-        """Something is due at this moment of the monotonic clock. Engine's lock held."""
+        """Wake the timer at this moment of the monotonic clock. Engine's lock held."""
         self._timer.ensure_started()
         self._timer.look_by(moment)
 
@@ -162,12 +162,12 @@ class ThreadExecutor:
                 return
 
     def _take(self, worker: _Worker) -> QueuedEvent | None:
-        """The worker's next event; None when it is idle from now on, or ends. Lock held."""
+        """The worker's next event; None if the worker becomes idle, or ends. Lock held."""
         event = None
         try:
             if not self._is_one_too_many(worker):
                 event = self._engine.take_for_thread()
-        except Exception:  # a fault of ours must not end the thread, and keep its place taken
+        except Exception:  # an internal error must not end the thread, whose place would stay taken
             log.exception("a worker thread could not take an event")
         if event is None:
             if self._closing:
@@ -208,7 +208,7 @@ class ThreadExecutor:
         run_all(completions)
 
     def _at_work(self, now: float, *, without: _Worker | None = None) -> int:
-        """How many threads are at an attempt that may end at once."""
+        """The number of threads with an attempt that may end at once."""
         soon = now - PROMPT
         return sum(
             1
@@ -217,7 +217,7 @@ class ThreadExecutor:
         )
 
     def _replace(self, worker: _Worker) -> None:
-        """This worker may be held up: have another one ready for the work that comes next."""
+        """Make another worker ready for the next work, because this one may be blocked."""
         if self._closing:
             return
         if self._idle and self._at_work(worker.since) < self._wanted.value:
@@ -236,7 +236,7 @@ class ThreadExecutor:
         return True
 
     def _wait(self, worker: _Worker) -> bool:
-        """Wait until there is work; False when this thread is no longer needed."""
+        """Wait until there is work. Returns False if this thread is no longer needed."""
         if worker.gate.acquire(timeout=_IDLE_EXIT):
             return True
         with self._engine.lock:
@@ -244,5 +244,5 @@ class ThreadExecutor:
                 self._idle.remove(worker)
                 self._workers.discard(worker)
                 return False
-        worker.gate.acquire()  # it was being opened when we gave up
+        worker.gate.acquire()  # another thread opened the gate at the end of our wait
         return True

@@ -23,21 +23,21 @@ log = get_logger(__name__)
 
 
 class Workers(Protocol):
-    """The worker threads as the timer knows them."""
+    """The timer's view of the worker threads."""
 
     def adapt(self, now: float) -> None:
-        """Work waits for a thread: wake or add threads if that helps. Engine's lock held."""
+        """Wake or add threads for waiting work, if that helps. Engine's lock held."""
 
 
 class ThreadStarter:
-    """Starts threads of one kind, and survives a limit on them. Not thread-safe: guarded by the engine's lock."""
+    """Starts threads of one kind, and tolerates a failure. Not thread-safe: guarded by the engine's lock."""
 
     def __init__(self) -> None:
         self._not_before = float("-inf")
         self._logged = float("-inf")
 
     def start(self, thread: threading.Thread) -> bool:
-        """Whether the thread was started. After a failure the next attempt is half a second later: until then, False at
+        """Start a thread. Returns whether it was started. After a failure it waits half a second: until then, False at
         once. A failure is logged, at most once a minute."""
         now = time.monotonic()
         if now < self._not_before:
@@ -54,11 +54,11 @@ class ThreadStarter:
 
 
 class Timer:
-    """One thread that looks at the engine when something is due.
+    """One thread that wakes when a retry or a flush is due.
 
     Args:
-        engine: releases what is due, and flushes counts.
-        workers: the threads for what is ready.
+        engine: releases due retries, and flushes counts.
+        workers: the threads for ready events.
     """
 
     def __init__(self, engine: Engine, workers: Workers) -> None:
@@ -79,7 +79,7 @@ class Timer:
                 self._thread = thread
 
     def look_by(self, moment: float) -> None:
-        """Have the thread look at this moment of the monotonic clock or before. Engine's lock held."""
+        """Wake the thread at this moment of the monotonic clock, or earlier. Engine's lock held."""
         if moment < self._next_look:
             self._nudge.set()
 
@@ -93,7 +93,7 @@ class Timer:
         self._flush_when_due()
 
     def close(self) -> None:
-        """End the thread, and flush what is left. Without the lock."""
+        """End the thread, and flush the remaining counts. Without the lock."""
         self._closing = True
         self._nudge.set()
         thread = self._thread
@@ -112,7 +112,7 @@ class Timer:
             self._nudge.wait(max(wait, 0.001))
 
     def _look(self) -> float:
-        """Release what is due; the seconds until the next look."""
+        """Release due retries. Returns the seconds until the next look."""
         with self._engine.lock:
             self._nudge.clear()
             due, backlog = self._engine.release_due()

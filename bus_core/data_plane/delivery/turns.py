@@ -1,4 +1,4 @@
-"""Delivery: the turns of lanes, a part of the scheduler: which lane may start its next event, on a thread or the loop.
+"""Delivery: the turns of lanes, a part of the scheduler. It chooses the lane that may start its next event.
 
 Pure state, like the scheduler. The rules, each of which the model knows:
   * lanes take turns by deficit round robin over bytes; an unhealthy lane (no recent success) has one attempt in flight,
@@ -46,14 +46,14 @@ class Turns:
         self._throttled_until = float("-inf")
 
     def take_for_thread(self, now: float) -> QueuedEvent | None:
-        """The next event that needs a thread, now in flight; None when there is none that may start."""
+        """The next event that needs a thread, now in flight; None if none may start."""
         ring = self._thread_ring
         while ring or self._unpark():
             lane = ring[0]
             unhealthy = lane.is_unhealthy(now)
             if not lane.may_start(unhealthy):
                 self._leave(ring)
-                self._unpark()  # it may have come from there, and left a probe unused
+                self._unpark()  # the lane may have been parked, and its probe is unused
                 continue
             if unhealthy and self.probes >= self._max_probes:
                 self._parked.append(ring.popleft())
@@ -92,7 +92,7 @@ class Turns:
         return taken
 
     def open_loop(self, is_open: bool) -> None:
-        """From now on the loop executor takes events, or takes no more."""
+        """Start or stop giving events to the loop executor."""
         self._loop_open = is_open
         if not is_open:
             self._thread_ring.extend(self._loop_ring)
@@ -120,11 +120,11 @@ class Turns:
 
     @property
     def next_unthrottled(self) -> float | None:
-        """When the next throttled lane gets its turn; None when none waits."""
+        """When the next throttled lane gets its turn; None if none waits."""
         return self._throttled_until if self._throttled else None
 
     def release_throttled(self, now: float) -> int:
-        """Give the next throttled lane its turn, if it is time; how many that were."""
+        """Give the next throttled lane its turn, if it is due. Returns the number of lanes."""
         if not self._throttled or now < self._throttled_until:
             return 0
         self._thread_ring.append(self._throttled.popleft())

@@ -11,7 +11,7 @@ def validate_target(target: Target) -> None:
     """Check every destination of a subscription.
 
     Raises:
-        PermanentError: one cannot be used, or dead letters would go to the channel they come from.
+        PermanentError: a destination is invalid, or dead letters would return to their own channel.
     """
     try:
         for destination in filter(None, (target.subscriber, target.reply_to)):

@@ -11,14 +11,14 @@ from bus_core.model.destination import is_localhost
 from bus_core.model.errors import DestinationError, DispatchError
 
 SHORTEST_WAIT = 0.001
-"""Seconds. To the operating system a time-out of zero means no time-out."""
+"""Seconds. For the operating system, a time-out of zero means no time-out."""
 
 
 def time_left(deadline: float) -> float:
     """Seconds up to a moment of the monotonic clock, at least `SHORTEST_WAIT`.
 
     Raises:
-        TimeoutError: it has passed.
+        TimeoutError: the moment has passed.
     """
     left = deadline - monotonic()
     if left <= 0:
@@ -27,7 +27,7 @@ def time_left(deadline: float) -> float:
 
 
 def connect(host: str, port: int, deadline: float) -> socket.socket:
-    """A connected TCP socket. Tries each address in turn; those not tried yet share the time that is left.
+    """A connected TCP socket. Tries each address in turn. The untried addresses share the remaining time.
 
     Raises:
         TimeoutError: the deadline has passed.
@@ -56,7 +56,7 @@ def connect(host: str, port: int, deadline: float) -> socket.socket:
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     if is_localhost(host):
-        # The system's resolver need not know names below localhost (RFC 6761, section 6.3).
+        # The system's resolver may not know names below localhost (RFC 6761, section 6.3).
         return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
     return [(family, address) for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 

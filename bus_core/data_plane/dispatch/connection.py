@@ -1,4 +1,4 @@
-"""Dispatch: one connection to a destination. It is urllib3's, with an exchange of our own that has one deadline."""
+"""Dispatch: one connection to a destination. It extends urllib3's with an exchange that has one deadline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JOIN_LIMIT = 64 * 1024
 """Payloads up to this many bytes are copied behind their headers and leave at once; larger ones are never copied."""
 
 IDLE_LIMIT = 60.0
-"""Seconds after which an idle connection is not used again: a router between may have dropped its state silently."""
+"""Seconds after which an idle connection is not used again: a router may have dropped its state silently."""
 
 _TRUSTED_SECONDS = 0.005
 """A connection that has been reused once is used again without a check for so long after an exchange. The check
@@ -171,7 +171,7 @@ class Connection(HTTPConnection):
         self._rest = memoryview(data)[sent:] if sent < len(data) else _NOTHING
 
     def _end(self, whole: bool) -> None:
-        """The answer is complete: keep this connection open only if it is fit for another exchange."""
+        """After a complete answer, close this connection unless it can carry another exchange."""
         if whole and self._reader.reusable:
             self.idle_since = monotonic()
         else:
@@ -180,10 +180,10 @@ class Connection(HTTPConnection):
     def _is_stale(self, now: float) -> bool:
         """Whether an idle connection can no longer be used.
 
-        An idle connection that is readable was closed by the other side, or carries bytes that belong to no answer. A
-        close that is still on its way does not show. Then the exchange ends without a byte of an answer, and it is
-        unknown whether the subscriber took the event. The event is not sent again here, because a POST must not be
-        repeated on a guess (RFC 9110, section 9.2.2): delivery decides, and counts a retry.
+        A readable idle connection was closed by the other side, or carries unexpected bytes. This check misses a close
+        that has not arrived yet. Then the exchange ends without an answer, and it is unknown whether the subscriber
+        took the event. Dispatch does not repeat the POST (RFC 9110, section 9.2.2): delivery decides, and counts a
+        retry.
         """
         return now - self.idle_since > IDLE_LIMIT or bool(self._poll.poll(0))
 
@@ -237,7 +237,7 @@ class Connection(HTTPConnection):
 
 
 class SecureConnection(Connection, HTTPSConnection):
-    """The same over TLS. The context of the pool checks the certificate, with the name of the host."""
+    """A connection over TLS. The pool's context checks the certificate and the host name."""
 
     def connect(self) -> None:
         """See `Connection.connect`; the TLS handshake has the same deadline."""

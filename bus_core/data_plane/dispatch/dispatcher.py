@@ -19,12 +19,12 @@ _NO_DEFAULTS = DispatchDefaults()
 
 
 class Route:
-    """One destination made ready: nothing is looked up or formatted per event. Made by `MessageDispatcher.route`, and
-    usable only with that dispatcher. Immutable, safe to share between threads.
+    """One prepared destination: nothing is looked up or formatted per event. `MessageDispatcher.route` creates it, only
+    for that dispatcher. Immutable, safe to share between threads.
 
     Attributes:
         destination: the URL that events are sent to. It may hold secrets: show `shown` instead.
-        shown: the same with the values of its query masked, for errors and logs.
+        shown: the URL with the values of its query masked, for errors and logs.
         pool: the connections to its host and port.
         prefix: request line and Host header.
     """
@@ -49,16 +49,16 @@ class Route:
 class MessageDispatcher:
     """Sends events over HTTP. Never follows a redirect, never sends twice, never undoes a content-encoding.
 
-    Requests go straight to their destination: proxies that the environment names are not used, because most
-    destinations are names that only the cluster knows. Certificates are checked against the system's trust store.
+    Requests go straight to their destination. Proxy variables of the environment are ignored, because most destinations
+    are names that only the cluster knows. Certificates are checked against the system's trust store.
 
     Args:
         timeout: seconds for a whole exchange, from connecting to the last byte of the answer.
         max_reply_bytes: most bytes of a reply's body.
-        forwarded: the rule which headers travel; None for the standard one.
+        forwarded: decides which headers are forwarded; None for the standard rule.
         local: tells where a channel of this bus listens: given a single-label name and a namespace, a URL and the Host
             header to send there, or None for a name that is no channel of this bus. Asked anew for each route.
-        max_connections: idle connections kept per host. It does not bound those in use: callers do.
+        max_connections: the limit of idle connections per host. Callers limit the connections in use.
 
     Thread-safe. `close` it when done.
     """
@@ -91,8 +91,8 @@ class MessageDispatcher:
         Raises:
             InvalidMessageError: a header cannot be sent.
             ResponseError: the destination answered with anything but 2xx.
-            DispatchError: it could not be reached or gave no complete answer in time (see `bus_core.model.errors`).
-            ReplyError: the event arrived and its reply did not.
+            DispatchError: the destination could not be reached, or gave no complete answer in time.
+            ReplyError: the event arrived, but its reply did not.
         """
         if not destination:
             if defaults.reply_to:
@@ -108,10 +108,10 @@ class MessageDispatcher:
             raise ReplyError(reply, defaults.reply_to, error) from error
 
     def route(self, destination: str, namespace: str = DEFAULT_NAMESPACE) -> Route:
-        """Make a destination ready. Keep the result for as long as the subscription stays as it is.
+        """Prepare a destination. Keep the result until the subscription changes.
 
         Raises:
-            DestinationError: neither a DNS name nor an http(s) URL. Whether the name resolves shows when sending.
+            DestinationError: the text is neither a DNS name nor an http(s) URL. `send` resolves the name.
         """
         namespace = namespace or DEFAULT_NAMESPACE
         channel = self._local(destination, namespace) if self._local and is_single_label(destination) else None
@@ -169,9 +169,9 @@ class MessageDispatcher:
         return reply if reply is None or 200 <= reply.status < 300 else _judged(route, reply)
 
     def reply_to_message(self, reply: Reply, origin: Message) -> Message | None:
-        """The event that a reply is: its body and its own forwarded headers; None if the body is empty.
+        """The reply as an event: its body and its forwarded headers; None if the body is empty.
 
-        `knative-hops` is one more than the origin's, whatever the subscriber sent: it is what ends a loop of replies.
+        `knative-hops` is one more than the origin's, whatever the subscriber sent, so that a loop of replies ends.
         """
         if not reply.body:
             return None
@@ -180,7 +180,7 @@ class MessageDispatcher:
         return Message(headers, reply.body)
 
     def close(self) -> None:
-        """Close idle connections now and the others when their exchange ends; nothing can be sent from then on."""
+        """Close idle connections now, and the others at the end of their exchange. `send` then raises an error."""
         self._pools.close()
 
 

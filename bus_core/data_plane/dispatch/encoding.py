@@ -35,8 +35,8 @@ class Encoded:
     """One event, ready to be sent to any number of destinations.
 
     Attributes:
-        head: the header lines and the empty line after them; neither request line nor Host.
-        payload: the event's own bytes object, shared and never copied per destination.
+        head: the header lines and the empty line after them, without request line and Host.
+        payload: the event's bytes object. All destinations share it without a copy.
         size: bytes of both.
 
     Immutable, safe to share between threads.
@@ -58,10 +58,10 @@ def encode(message: Message, forwarded: ForwardedHeaders | None = None) -> Encod
 
     Args:
         message: its header values go out as UTF-8.
-        forwarded: which header names travel; None for all of the message's. Framing headers never do.
+        forwarded: decides which headers are sent; None for all. Framing headers are never sent.
 
     Raises:
-        InvalidMessageError: a header's name is no token, or its value holds CR, LF, NUL or a lone surrogate.
+        InvalidMessageError: a header's name is not a token, or its value contains CR, LF, NUL or a lone surrogate.
     """
     lines = [
         f"{name}: {value}\r\n"
@@ -86,6 +86,6 @@ def _learn(name: str) -> bool:
         return False
     if not _TOKEN.fullmatch(name):
         raise InvalidMessageError(f"the header name {name[:80]!r} is not made of the characters that RFC 9110 allows")
-    if len(_valid_names) < _NAME_CACHE_LIMIT:  # senders choose the names: the cache must not grow with them
+    if len(_valid_names) < _NAME_CACHE_LIMIT:  # senders choose the names, so the cache is bounded
         _valid_names.add(name)
     return True

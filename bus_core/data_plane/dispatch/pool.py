@@ -60,7 +60,7 @@ class _IdleStack(queue.LifoQueue[Any]):
 
 
 class Pool(urllib3.HTTPConnectionPool):
-    """The connections to one scheme, host and port. Thread-safe: each exchange has a connection of its own."""
+    """The connections to one scheme, host and port. Thread-safe: each exchange has its own connection."""
 
     ConnectionCls = Connection
     QueueCls = _IdleStack
@@ -77,7 +77,7 @@ class Pool(urllib3.HTTPConnectionPool):
         urllib3's own way, `urlopen`, costs ten times as much.
 
         Raises:
-            DispatchError: and its kinds; also when the pool has been closed.
+            DispatchError: as `Connection.exchange` raises it, or the pool has been closed.
         """
         idle = self.pool
         if idle is None:
@@ -97,7 +97,7 @@ class Pool(urllib3.HTTPConnectionPool):
         return reply
 
     def take_open(self) -> Connection | None:
-        """An open connection that no exchange uses, now the caller's to use and to close; None if there is none."""
+        """Remove and return an idle open connection, which the caller must close; None if there is none."""
         idle = self.pool
         while idle is not None and idle.connections:
             try:
@@ -116,7 +116,7 @@ class Pool(urllib3.HTTPConnectionPool):
 
 
 class SecurePool(Pool, urllib3.HTTPSConnectionPool):
-    """The same over TLS."""
+    """A pool of TLS connections."""
 
     ConnectionCls = SecureConnection
 

@@ -16,7 +16,7 @@ _CHUNK_OVERHEAD = 8
 """Bytes of framing allowed per byte of body: `1 CRLF x CRLF`, the smallest chunk, needs five."""
 
 _REMEMBERED_BYTES = 1024
-"""A reader remembers an answer of up to so many bytes."""
+"""The longest answer in bytes that a reader remembers."""
 
 _ENDED = b""
 """Not a header name. While it is present, no other message has begun behind the answer."""
@@ -37,7 +37,7 @@ class Reply(NamedTuple):
 
 
 class ReplyHeaders(Mapping[str, str]):
-    """Headers that are decoded at the first look: most answers are an empty 202, and nothing looks at its headers."""
+    """Headers that are decoded at first use. Most answers are an empty 202, whose headers are never used."""
 
     __slots__ = ("_decoded", "_raw")
 

@@ -63,7 +63,7 @@ def test_each_failure_is_a_condition_and_one_event_and_is_cured_by_an_edit(stage
         stage.merge("Channel", "orders", argument("mood", "permanent"))
         stage.wait_condition("Channel", "orders", "False", "PermanentError", "the broker never will")
         stage.merge("Channel", "orders", argument("colour", "red"))
-        stage.wait_condition("Channel", "orders", "True", "nobody declares them: colour")
+        stage.wait_condition("Channel", "orders", "True", "neither driver nor bus declares them: colour")
         stage.merge("Channel", "orders", {"spec": {"arguments": []}})
         stage.wait_condition("Channel", "orders", "True", "Provisioned")
 
@@ -81,7 +81,7 @@ def test_each_failure_is_a_condition_and_one_event_and_is_cured_by_an_edit(stage
             return sorted(str(event["note"]) for event in stage.events(name, "ErrResourceSync"))
 
         wait_for(lambda: len(notes("orders")) == 3 and len(notes("one")) == 2, what="the Events are written")
-        assert "nobody declares them: colour" in "".join(notes("orders"))
+        assert "neither driver nor bus declares them: colour" in "".join(notes("orders"))
         assert "the broker is tired" in "".join(notes("orders"))
         assert "the broker never will" in "".join(notes("orders"))
         assert "needed" in "".join(notes("one"))

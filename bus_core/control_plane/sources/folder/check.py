@@ -1,4 +1,4 @@
-"""Source: checks manifests without running anything: schema, destinations, and references between resources."""
+"""Source: checks manifests without a running bus: schema, destinations, and references between resources."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bus_core.model.resources import GROUP, Channel, ResourceKey, Subscription, 
 
 
 def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[ManifestError]]:
-    """Everything that is wrong with the manifests in files and folders, taken together.
+    """Check the manifests of several files and folders together.
 
     Returns:
-        The resources that were found, and the errors; a path without any resource is an error too.
+        The keys of the resources, and the errors. A path without resources is an error.
     """
     documents: list[Document] = []
     errors: list[ManifestError] = []
@@ -29,10 +29,10 @@ def check_manifests(paths: Iterable[Path]) -> tuple[list[ResourceKey], list[Mani
         found = [document for file in files for document in file.documents]
         wrong = [error for file in files for error in file.errors]
         if not found and not wrong:
-            errors.append(ManifestError(f"holds no resource of {GROUP}", path=str(path)))
+            errors.append(ManifestError(f"contains no resource of {GROUP}", path=str(path)))
         documents += found
         errors += wrong
-    # With a broken file in sight nobody can say that a resource is missing.
+    # A broken file may contain the missing resource, so missing references are reported only without one.
     dangling = [] if errors else list(_dangling(documents))
     unusable = [document.error(problem) for document in documents for problem in _unusable(document)]
     return [document.key for document in documents], errors + dangling + unusable
@@ -56,7 +56,7 @@ def _dangling(documents: list[Document]) -> Iterable[ManifestError]:
 
 
 def _unusable(document: Document) -> Iterable[Problem]:
-    """Destinations that a running bus refuses for good: its senders would get 202, and the subscriber nothing."""
+    """Check destinations. A running bus refuses a bad one: senders would get 202, and the subscriber nothing."""
     resource = from_object(document.data)
     if not isinstance(resource, Channel | Subscription):
         return

@@ -1,4 +1,4 @@
-"""Source: opens the SQLite database of a state directory, makes its tables, and says clearly why it cannot be used."""
+"""Source: opens the SQLite database of a state directory, and reports why a database cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bus_core.model.errors import ConfigurationError
 FILE = "state.db"
 
 VERSION = 1
-"""The schema's version, kept in `PRAGMA user_version`. 0 is a database that was just created."""
+"""The schema's version, stored in `PRAGMA user_version`. A new database has 0."""
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another process's transaction. The first merge of 10,000 manifests takes a few."""
@@ -22,20 +22,20 @@ OWN_NAMES = frozenset({FILE, f"{FILE}-wal", f"{FILE}-shm", "resources", "resourc
 """Every name that a bus creates in its state directory."""
 
 SCHEMA = (
-    # One row a resource. `object` is JSON as an API server would return it. `digest` is of the manifest it holds.
-    # `change` grows with each write and is never used again, so a reader asks for what is above the last it saw.
+    # One row per resource. `object`: JSON as from an API server. `digest`: of its manifest.
+    # `change`: grows with each write and is never reused, so a reader asks for rows above the last one it saw.
     """CREATE TABLE resources (
         change INTEGER PRIMARY KEY AUTOINCREMENT,
         kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, origin TEXT NOT NULL, digest TEXT NOT NULL,
         deleted INTEGER NOT NULL, object TEXT NOT NULL, UNIQUE (kind, namespace, name))""",
-    # Which files were read and found good, so that no process reads them again before they change.
+    # The valid files. No process reads them again before they change.
     "CREATE TABLE files (path TEXT PRIMARY KEY, signature TEXT NOT NULL) WITHOUT ROWID",
-    # What those files hold. `repeated` is 1 where an earlier file holds the same resource.
+    # The resources of those files. `repeated` is 1 if an earlier file contains the same resource.
     """CREATE TABLE documents (
         path TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
         repeated INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (kind, namespace, name, path)) WITHOUT ROWID""",
     "CREATE INDEX documents_by_path ON documents (path)",
-    # What the state is to hold: an object made in memory (its path is empty) comes before one of the folder.
+    # The wanted resources. An object made in memory (its path is empty) overrides one of the folder.
     """CREATE VIEW wanted AS SELECT * FROM documents d WHERE d.repeated = 0 AND (d.path = '' OR NOT EXISTS (
         SELECT 1 FROM documents m
         WHERE m.kind = d.kind AND m.namespace = d.namespace AND m.name = d.name AND m.path = ''))""",
@@ -49,12 +49,12 @@ INSERT = """INSERT OR REPLACE INTO resources (kind, namespace, name, origin, dig
 
 
 def make_private(directory: Path) -> None:
-    """Create the directory and what is missing above it, for this user alone (0700), as XDG asks.
+    """Create the directory and its missing parents, for this user only (0700), as XDG requires.
 
-    An existing directory is tightened if it belongs to this user and holds nothing but a bus's own files.
+    An existing directory becomes 0700 if it belongs to this user and contains only files of a bus.
 
     Raises:
-        OSError: it cannot be created.
+        OSError: the directory cannot be created.
     """
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     for path in reversed(missing):
@@ -66,12 +66,12 @@ def make_private(directory: Path) -> None:
 
 
 def connect(directory: Path) -> sqlite3.Connection:
-    """Open the database in write-ahead mode; its file is created with mode 0600, and SQLite's two others follow it.
+    """Open the database in write-ahead mode. A new file has mode 0600; SQLite's other two files get the same mode.
 
-    The connection may be used by any thread, one at a time. It must not be used after a fork.
+    One thread at a time may use the connection. Do not use it after a fork.
 
     Raises:
-        ConfigurationError: the database cannot be used; the text names the cure.
+        ConfigurationError: the database cannot be used; the text names the remedy.
     """
     path = directory / FILE
     try:
@@ -85,7 +85,7 @@ def connect(directory: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: 16 MB, for a first start writes much
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: 16 MB, because a first start writes much
             _check_version(connection, path)
         except BaseException:
             connection.close()
@@ -96,10 +96,10 @@ def connect(directory: Path) -> sqlite3.Connection:
 
 
 def check(connection: sqlite3.Connection, directory: Path) -> None:
-    """Look for damage in all of the database: 30 ms at 20,000 resources.
+    """Check the whole database for damage. Takes 30 ms for 20,000 resources.
 
     Raises:
-        ConfigurationError: it is damaged.
+        ConfigurationError: the database is damaged.
     """
     try:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -110,7 +110,7 @@ def check(connection: sqlite3.Connection, directory: Path) -> None:
 
 
 def unusable(directory: Path, error: Exception) -> ConfigurationError:
-    """The user's mistake or misfortune behind an error of SQLite or of the system."""
+    """Convert an error of SQLite or of the system into a sentence for the user."""
     path = directory / FILE
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -125,7 +125,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise ConfigurationError(
-            f"the state database {path} has version {version} and this bus-core knows version {VERSION}: "
+            f"the state database {path} has version {version}, but this bus-core knows version {VERSION}: "
             "install the bus-core that wrote it, or choose another state directory with --state-dir"
         )
 
@@ -133,12 +133,12 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
 def _damaged(path: Path, detail: str) -> ConfigurationError:
     return ConfigurationError(
         f"the state database {path} is damaged ({detail}): stop every bus that uses it, restore it from a backup or "
-        "move it away. The manifests bring their resources back; what backs channels that were deleted meanwhile stays"
+        "move it away. The manifests restore their resources; the assets of channels that were deleted meanwhile stay"
     )
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the names of new files reach the disk, where the system can do that."""
+    """Flush the names of new files to the disk, if the system can do that."""
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

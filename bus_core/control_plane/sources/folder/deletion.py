@@ -12,17 +12,17 @@ from bus_core.model.resources import ResourceKey
 from bus_core.telemetry import get_logger
 
 SECOND_LOOK = 0.3
-"""How long a resource must be missing, in seconds, before that counts as its deletion: an editor may be saving."""
+"""Seconds for which a resource must be missing before it counts as deleted. An editor may be saving its file."""
 
 log = get_logger(__name__)
 
 
 class Deletions:
-    """The resources that are missing, and since when. Used by one thread.
+    """The missing resources, and since when. Used by one thread.
 
     Args:
-        folder: named in the log.
-        allow_empty: whether a folder without any manifest means that everything is deleted.
+        folder: for the log.
+        allow_empty: whether a folder without manifests deletes every resource.
     """
 
     def __init__(self, folder: Path, *, allow_empty: bool) -> None:
@@ -33,15 +33,15 @@ class Deletions:
 
     @property
     def waiting(self) -> bool:
-        """Whether a second look is due."""
+        """Whether a second scan is due."""
         return bool(self._missing) or any(since < math.inf for since in self._kept.values())
 
     def due(self, reading: Reading, missing: Mapping[ResourceKey, str]) -> list[ResourceKey]:
-        """Which of the missing resources count as deleted now.
+        """The missing resources that count as deleted now.
 
         Args:
-            reading: the look that did not find them.
-            missing: the manifest file that each came from.
+            reading: the scan that did not find them.
+            missing: the resources, with the manifest file of each.
         """
         distrust = self.distrust(reading)
         now = time.monotonic()
@@ -62,20 +62,20 @@ class Deletions:
         return due
 
     def distrust(self, reading: Reading) -> str:
-        """Why what is missing does not count as deleted; empty if it does."""
+        """Why missing resources do not count as deleted; empty if they do."""
         if not reading.exists:
             return (
-                "the folder of manifests is gone; what it held stays: bring it back "
-                "(an empty folder deletes what is left only with --allow-empty)"
+                "the folder of manifests is missing; its resources stay: restore the folder "
+                "(an empty folder deletes all resources only with --allow-empty)"
             )
         if reading.errors:
-            return "resources are gone from the folder; they stay while a file in it is broken: repair the file"
+            return "resources are missing from the folder; they stay as long as a file in it is broken: repair the file"
         if not reading.resources and not self._allow_empty:
-            return "the folder holds no manifest any more; what it held stays: only --allow-empty deletes everything"
+            return "the folder contains no manifest now; its resources stay: only --allow-empty deletes them"
         return ""
 
     def _tell_of_kept(self, reason: str, count: int, now: float) -> None:
-        """Log the reason once, and not before a second look agrees; then nothing until there is another one or none."""
+        """Log a reason once, after a second scan has confirmed it. Log again only when the reason changes."""
         self._kept = {reason: self._kept.get(reason, now)} if reason else {}
         if reason and now - self._kept[reason] >= SECOND_LOOK:
             self._kept[reason] = math.inf

@@ -1,4 +1,4 @@
-"""Source: the changes that a monitor asks for, several threads' changes in one transaction."""
+"""Source: writes the monitor's changes. One transaction combines the changes of several threads."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Edit(Protocol):
 
     @property
     def durable(self) -> bool:
-        """Whether it must survive a power failure once it is written."""
+        """Whether the written edit must survive a power failure."""
 
     def apply(self, data: Object) -> bool:
-        """Change the object in place; whether anything is different now."""
+        """Change the object in place. Returns whether it differs now."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddFinalizer:
-    """Durable: without it nobody would take apart what a driver is about to make."""
+    """Durable: without the finalizer, the assets that a driver is about to create would never be removed."""
 
     finalizer: str
     durable: bool = True
@@ -46,7 +46,7 @@ class AddFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Durable, so that what was taken apart is not taken apart again."""
+    """Durable, so that a torn-down resource is not torn down again."""
 
     finalizer: str
     durable: bool = True
@@ -61,7 +61,7 @@ class RemoveFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class MergeConditions:
-    """Durable where it says that a channel is provisioned; the other conditions are worked out again at each start."""
+    """Durable if it marks a channel as provisioned. The other conditions are computed again at each start."""
 
     conditions: Sequence[Condition]
     generation: int
@@ -90,7 +90,7 @@ class MergeConditions:
 
 @dataclass(slots=True)
 class _Write:
-    """An edit that waits for its transaction, and what became of it."""
+    """An edit that waits for its transaction, and later its result."""
 
     resource: Resource
     edit: Edit
@@ -102,8 +102,8 @@ class _Write:
 class GroupCommit:
     """Writes edits. Thread-safe; a call returns when its edit is committed.
 
-    Edits that arrive while a transaction is being committed share the next one, because waiting for the disk is most
-    of what a transaction costs. The first thread that gets the state commits for all that wait.
+    Edits that arrive during a commit share the next transaction, because a transaction mostly waits for the disk. The
+    first thread that gets the state commits for all waiting threads.
     """
 
     def __init__(self, state: StateDirectory, reporter: Reporter) -> None:
@@ -114,7 +114,7 @@ class GroupCommit:
         self._waiting_lock = threading.Condition()  # guards both; no other lock is taken inside
 
     def apply(self, resource: Resource, edit: Edit) -> bool:
-        """Change the stored resource, and report it; False when it is gone or another one has taken its name.
+        """Change the stored resource, and report it. False if it has vanished or was replaced by another of its name.
 
         Raises:
             TemporaryError: the state cannot be written now.

@@ -1,4 +1,4 @@
-"""Source: reads manifests from YAML files, checks each object in them, and knows the line of every mistake."""
+"""Source: reads manifests from YAML files, checks each object, and finds the line of each mistake."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MAX_FILE = 8 << 20
 
 _KINDS = frozenset({"Bus", "ClusterBus", "Channel", "Subscription"})
 _MISTYPED = 0.88
-"""From how much likeness on a group is meant as ours: channel.knative.dev has 0.97, messaging.knative.dev 0.68."""
+"""The least similarity of a misspelling of our API group: channel.knative.dev has 0.97, messaging.knative.dev 0.68."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object of ours in a file; `index` counts those of the file from 0, and -1 is of no file."""
+    """One object of our API group in a file. `index` is its position in the file, from 0; -1 without a file."""
 
     path: Path
     data: Mapping[str, Any]
@@ -43,13 +43,13 @@ class Document:
 
     @property
     def line(self) -> int:
-        """The line on which it begins; reads its file again."""
+        """The line on which the object begins. Reads the file again."""
         return self._lines().get((), 0)
 
     def error(self, problem: Problem) -> ManifestError:
-        """The problem with its place in the file; the nearest field that exists gives the line.
+        """An error for the problem, with the line of the nearest existing field.
 
-        Reads the file again: lines are counted only when there is something to say about them.
+        Reads the file again, because the first reading does not count lines.
         """
         return _placed(self.path, self._lines(), problem)
 
@@ -60,13 +60,13 @@ class Document:
             text = self.path.read_text(encoding="utf-8")
             found = list(_ours_with_lines(self.path, text))
         except (OSError, ValueError, ManifestError):
-            return {}  # the file has changed meanwhile, and will be read again
+            return {}  # the file has just changed, and will be read again
         return found[self.index][1] if self.index < len(found) else {}
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What a manifest file holds. With any error in `errors` the file counts as broken."""
+    """The content of a manifest file. The file is broken if `errors` is not empty."""
 
     path: Path
     documents: tuple[Document, ...] = ()
@@ -74,10 +74,10 @@ class File:
 
 
 class Folder:
-    """Every manifest file of a folder, read at the first question about it. Not thread-safe.
+    """Every manifest file of a folder, read when first needed. Not thread-safe.
 
     Args:
-        path: of the folder.
+        path: the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,13 +94,12 @@ class Folder:
 
     @functools.cached_property
     def files(self) -> tuple[File, ...]:
-        """All files. A resource that stands in two places makes the file that comes later broken, because nobody can
-        tell which one is meant."""
+        """All files. If two files contain the same resource, the later file counts as broken."""
         return self._read(all_files=True)
 
     @functools.cached_property
     def buses(self) -> list[AnyBus]:
-        """The Bus and ClusterBus objects of good files. Reads only the files that may hold one: 0.3 s for 10,000."""
+        """The Bus and ClusterBus objects of valid files. Reads only files that may contain one: 0.3 s for 10,000."""
         found = [from_object(document.data) for file in self._read(all_files=False) for document in file.documents]
         return [resource for resource in found if isinstance(resource, Bus | ClusterBus)]
 
@@ -138,36 +137,36 @@ class Folder:
 
 
 def read_folder(folder: Path) -> Folder:
-    """Every `.yaml` and `.yml` file below a folder; hidden files and folders are left out."""
+    """Every `.yaml` and `.yml` file below a folder, except in hidden folders, and except hidden files."""
     return Folder(folder)
 
 
 _BUS = re.compile(rb"\bBus\b|\bClusterBus\b|\\")
-"""Every file that holds a Bus matches: YAML can spell the word in another way only with a backslash."""
+"""Matches every file that contains a Bus. YAML can spell the word differently only with a backslash."""
 
 
 def _may_hold_bus(path: Path) -> bool:
     try:
         return path.stat().st_size > MAX_FILE or _BUS.search(path.read_bytes()) is not None
     except OSError:
-        return True  # it may; reading it says what is wrong
+        return True  # perhaps; reading the file later reports the error
 
 
 def repetition(document: Document, first: Document) -> ManifestError:
-    """The error of a document whose resource stands in an earlier one already."""
+    """The error of a document that repeats the resource of an earlier one."""
     place = f"{first.path}:{first.line}"
-    problem = Problem(("metadata", "name"), f"{document.key} also stands at {place}; keep one of the two")
+    problem = Problem(("metadata", "name"), f"{document.key} is already defined at {place}; remove one of the two")
     return document.error(problem)
 
 
 def list_manifests(folder: Path) -> dict[str, str]:
-    """The path of every manifest file below a folder, with a signature that changes when the file does.
+    """The path of every manifest file below a folder, with a signature that changes with the file.
 
-    Links to files are followed, so that a link that leads elsewhere counts as a change; links to folders are not. The
-    signature holds both times, size and inode: a copy that keeps the old time of modification changes the other time.
+    It follows links to files, so a changed link counts as a change, but not links to folders. The signature contains
+    mtime, ctime, size and inode: a copy that keeps the mtime changes the ctime.
 
     Raises:
-        OSError: a folder cannot be read, or went away meanwhile. What is in it must not count as deleted.
+        OSError: a folder cannot be read, or has just vanished. Its resources must not count as deleted.
     """
     found: dict[str, str] = {}
     folders = [str(folder)]
@@ -187,9 +186,9 @@ def list_manifests(folder: Path) -> dict[str, str]:
 
 
 def read_file(path: Path) -> File:
-    """Read one file. Objects of other API groups are left alone: people keep their Deployments beside these.
+    """Read one file. Objects of other API groups, such as Deployments, are ignored.
 
-    A group that looks like a mistyped one of ours is an error: left alone, it would count as a deletion.
+    A misspelling of our API group is an error: if it were ignored, the resource would count as deleted.
     """
     try:
         if path.stat().st_size > MAX_FILE:
@@ -225,7 +224,7 @@ def _read_with_lines(path: Path, text: str) -> File:
 
 
 def _placed(path: Path, lines: Lines, problem: Problem) -> ManifestError:
-    """The problem with its place in the file; the nearest field that exists gives the line."""
+    """An error for the problem, with the line of the nearest existing field."""
     at = problem.path
     while at and at not in lines:
         at = at[:-1]
@@ -241,13 +240,15 @@ def _ours(path: Path, data: Any, lines: Lines) -> Iterator[tuple[dict[str, Any],
     """The objects of our API group in a document.
 
     Raises:
-        ManifestError: the document is no object, or a mistyped one of ours.
-        KeyError: the same, where `lines` is empty.
+        ManifestError: the document is not an object, or misspells our API group.
+        KeyError: the same, if `lines` is empty.
     """
     if data is None:
         return
     if not isinstance(data, dict) or "kind" not in data or "apiVersion" not in data:
-        raise ManifestError("is no Kubernetes object: apiVersion and kind are required", path=str(path), line=lines[()])
+        raise ManifestError(
+            "is not a Kubernetes object: apiVersion and kind are required", path=str(path), line=lines[()]
+        )
     if data["kind"] == "List" and isinstance(data.get("items"), list):
         for index, item in enumerate(data["items"]):
             inner = {key[2:]: line for key, line in lines.items() if key[:2] == ("items", index)}
@@ -258,12 +259,12 @@ def _ours(path: Path, data: Any, lines: Lines) -> Iterator[tuple[dict[str, Any],
         if str(data["kind"]) in _KINDS and closest(group.lower(), [GROUP], cutoff=_MISTYPED):
             problem = f"{data['apiVersion']!r} is not known; did you mean {API_VERSION}?"
             raise ManifestError(problem, path=str(path), line=lines[("apiVersion",)], field="apiVersion")
-        log.debug("left alone: another API group", path=str(path), api_version=data["apiVersion"], kind=data["kind"])
+        log.debug("ignored: another API group", path=str(path), api_version=data["apiVersion"], kind=data["kind"])
         return
     if data["apiVersion"] != API_VERSION:
         problem = f"{data['apiVersion']!r} is not known; write {API_VERSION}"
         raise ManifestError(problem, path=str(path), line=lines[("apiVersion",)], field="apiVersion")
     if str(data["kind"]) not in _KINDS:
-        problem = f"{data['kind']!r} is none of {', '.join(sorted(_KINDS))}"
+        problem = f"{data['kind']!r} must be one of {', '.join(sorted(_KINDS))}"
         raise ManifestError(problem, path=str(path), line=lines[("kind",)], field="kind")
     yield data, lines

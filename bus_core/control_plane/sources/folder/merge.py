@@ -1,4 +1,4 @@
-"""Source: brings the state to what the folder says: new, changed and deleted resources."""
+"""Source: updates the state from the folder: new, changed and deleted resources."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _WANTED_ONE = "SELECT kind, namespace, name, path FROM wanted WHERE kind = ? AND
 
 @dataclass(frozen=True, slots=True)
 class _Gone:
-    """A resource that was deleted in this look, for the log."""
+    """A resource that was deleted in this scan, for the log."""
 
     key: ResourceKey
     origin: str
 
 
 class Merge:
-    """Takes the folder into the state, in one transaction a look. Used by one thread."""
+    """Updates the state from the folder, with one transaction per scan. Used by one thread."""
 
     def __init__(self, state: StateDirectory, scan: Scan, deletions: Deletions) -> None:
         self._state = state
@@ -50,15 +50,15 @@ class Merge:
         self._complaints: frozenset[str] = frozenset()
 
     def look(self, damaged: Iterable[ResourceKey] = ()) -> None:
-        """Look at the folder and change the state where it differs.
+        """Scan the folder, and update the state where it differs.
 
-        Whichever process comes first does the work; the others find nothing to do.
+        The first process does the work; the others find nothing to do.
 
         Args:
-            damaged: stored resources that cannot be read, and that their manifests bring back.
+            damaged: stored resources that cannot be read. Their manifests restore them.
 
         Raises:
-            OSError, sqlite3.Error, ConfigurationError: the folder or the state cannot be used now. Nothing has changed.
+            OSError, sqlite3.Error, ConfigurationError: folder or state cannot be used now. Nothing was changed.
         """
         gone: list[_Gone] = []
         try:
@@ -80,26 +80,26 @@ class Merge:
             self._scan.done()
         for one in gone:
             log.info(
-                "gone from the folder: it is deleted",
+                "deleted, because it is missing from the folder",
                 resource=str(one.key),
                 folder=str(self._scan.folder),
                 file=one.origin,
             )
         for complaint in sorted(set(complaints) - self._complaints):
-            log.warning("a manifest cannot be used; what it held before stays", detail=complaint)
+            log.warning("a manifest is invalid; its last valid resource stays", detail=complaint)
         self._complaints = frozenset(complaints)
 
     def _take_in(self, key: ResourceKey, path: str) -> str:
-        """Store a manifest that is new or changed; the complaint if it may not change so."""
+        """Store a new or changed manifest. Returns an error text if the change is not allowed."""
         document = self._scan.document(path, key)
         if document is None:
-            return ""  # the file has changed since it was listed: the next look takes it in
+            return ""  # the file has changed since it was listed: the next scan reads it
         entry = self._state.read(key)
         if entry is None:
             self._state.write(key, _fresh(key, document, path))
             return ""
         if entry.object["metadata"].get("deletionTimestamp"):
-            return ""  # its old self goes first; then it is taken in as a new one
+            return ""  # the deleted resource has to vanish first; then a new one is stored
         spec = document.data.get("spec") or {}
         problem = changed_immutable(entry.object, {**document.data, "spec": spec})
         if problem is not None:

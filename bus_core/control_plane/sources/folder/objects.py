@@ -1,4 +1,4 @@
-"""Source: the plain objects that are stored, their keys and digests, and the secrets that must not be stored."""
+"""Source: the stored objects, their keys and digests, and the secrets that must not be stored."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DESTINATIONS: tuple[tuple[str, ...], ...] = (("subscriber",), ("replyTo",), ("d
 
 
 def object_key(data: Mapping[str, Any]) -> ResourceKey:
-    """The key of a stored object, or of a manifest: there a namespace may be left out.
+    """The key of a stored object or a manifest. A manifest may omit the namespace.
 
     Raises:
-        KeyError: it has no kind, metadata or name.
+        KeyError: the object has no kind, metadata or name.
     """
     kind, metadata = data["kind"], data["metadata"]
     namespace = "" if kind == "ClusterBus" else metadata.get("namespace") or DEFAULT_NAMESPACE
@@ -31,21 +31,21 @@ def object_key(data: Mapping[str, Any]) -> ResourceKey:
 
 
 def manifest_digest(data: Mapping[str, Any]) -> str:
-    """Changes when anything changes that a manifest says of its resource: spec, labels or annotations."""
+    """A digest of the parts of a manifest that are stored: spec, labels and annotations."""
     metadata = data["metadata"]
     said = [data.get("spec") or {}, metadata.get("labels") or {}, metadata.get("annotations") or {}]
     return digest_of(json.dumps(said, sort_keys=True))
 
 
 def digest_of(text: str) -> str:
-    """128 bits that name a text."""
+    """A digest of a text, 128 bits."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def secret_destinations(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Destinations that a bus refuses and that may hold a password, such as https://USER:PASSWORD@HOST/.
+    """Destinations that a bus refuses and that may contain a password, such as https://USER:PASSWORD@HOST/.
 
-    They are refused with their manifest, so that nothing of them is stored. The problem's text hides the password.
+    Their manifests are refused, so the password is not stored. The problem's text hides the password.
     """
     for path, text in _destinations(data):
         if "@" in text:
@@ -56,7 +56,7 @@ def secret_destinations(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def masked_destinations(data: Object) -> Object:
-    """The object with `...` in place of everything before the @ in the destinations that a bus refuses."""
+    """A copy of the object in which `...` replaces the text before the @ in refused destinations."""
     refused = {problem.path for problem in secret_destinations(data)}
     if not refused:
         return data

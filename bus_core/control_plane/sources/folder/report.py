@@ -1,4 +1,4 @@
-"""Source: tells the monitor of every stored resource that has changed, once."""
+"""Source: reports each change of a stored resource to the monitor, once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = get_logger(__name__)
 
 
 class EventLog:
-    """Writes the Events of resources into the log, a repeated warning once."""
+    """Writes the Events of resources to the log, and a repeated warning only once."""
 
     def __init__(self) -> None:
         self._last: dict[ResourceKey, dict[str, str]] = {}  # the message by reason
@@ -31,14 +31,14 @@ class EventLog:
         say(message, resource=str(resource.key), reason=reason)
 
     def forget(self, key: ResourceKey) -> None:
-        """The resource is gone; another one may take its name."""
+        """Forget a resource that has vanished. Another one may take its name."""
         self._last.pop(key, None)
 
 
 class Reporter:
-    """What was reported of each resource. Thread-safe: it reports while no other thread uses the state.
+    """The last reported change of each resource. Thread-safe: it reports while no other thread uses the state.
 
-    So the reports follow each other in the order of the transactions, and from one thread at a time.
+    So the reports have the order of the transactions, and one thread at a time reports.
     """
 
     def __init__(self, state: StateDirectory) -> None:
@@ -54,21 +54,21 @@ class Reporter:
         return len(self._reported)
 
     def attach(self, on_change: OnChange) -> None:
-        """Report to this function from now on."""
+        """Set the function that gets the reports."""
         self._on_change = on_change
 
     @property
     def unmerged(self) -> bool:
-        """Whether a resource has gone, or cannot be read: its manifest may bring it back, so merge."""
+        """Whether a resource has vanished or cannot be read. A merge may restore it from its manifest."""
         return self._removed or bool(self._damaged)
 
     def take_unmerged(self) -> list[ResourceKey]:
-        """The resources that cannot be read; `unmerged` is False from now on. What was reported of them still holds."""
+        """The resources that cannot be read. Resets `unmerged`. Their last reports stay valid."""
         damaged, self._damaged, self._removed = self._damaged, [], False
         return damaged
 
     def report(self) -> None:
-        """Report what has changed since the last time."""
+        """Report the changes since the last call."""
         with self._state.exclusive():
             found = self._state.changes(self._seen, self._reported.keys())
             self._damaged += found.damaged

@@ -1,4 +1,4 @@
-"""Source: says what the folder holds now, and reads only the files that have changed since any process read them."""
+"""Source: scans the folder. Reads only the files that have changed since any process read them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bus_core.model.errors import ManifestError
 from bus_core.model.resources import ResourceKey
 
 GRANULE = 0.02
-"""Seconds. Two changes of a file within the clock tick of its file system have one time of modification: a file that
-was changed so recently is read again at the next look."""
+"""Seconds. Two changes of a file within one clock tick of its file system have the same mtime. So the next scan reads
+a file again if it changed that recently."""
 
 _MADE = ""
-"""Stands in place of a path for the objects made in memory."""
+"""The path of objects made in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a look at the folder found.
+    """The result of a scan.
 
     Attributes:
-        exists: False when the folder itself is missing.
-        errors: what is wrong with files of it.
-        resources: how many resources its good files hold.
+        exists: False if the folder itself is missing.
+        errors: the errors of its files.
+        resources: the number of resources in valid files.
     """
 
     exists: bool
@@ -41,23 +41,23 @@ class Reading:
 
 
 class Scan:
-    """The folder as it is now. Used by one thread; the tables `files` and `documents` are shared by all processes.
+    """Scans one folder. Used by one thread. All processes share the tables `files` and `documents`.
 
     Args:
         folder: of the manifests.
-        made: further objects, which come before those of the folder.
+        made: more objects, which override those of the folder.
     """
 
     def __init__(self, folder: Path, made: Sequence[Mapping[str, Any]]) -> None:
         self.folder = folder
         self.took = 0.0
         self._made = [Document(Path(), data) for data in made]
-        self._listed: dict[str, str] | None = None  # as at the last look that came to its end
+        self._listed: dict[str, str] | None = None  # signatures of the last complete scan
         self._broken: dict[str, tuple[str, File]] = {}  # signature and errors, by path
-        self._fresh: dict[str, tuple[Document, ...]] = {}  # read in this look
+        self._fresh: dict[str, tuple[Document, ...]] = {}  # read in this scan
 
     def changed(self) -> bool:
-        """Whether any file has come, gone or changed since the last `read`. Takes 40 ms for 10,000 files.
+        """Whether a file was added, removed or changed since the last `read`. Takes 40 ms for 10,000 files.
 
         Raises:
             OSError: the folder cannot be listed.
@@ -68,11 +68,11 @@ class Scan:
         return changed
 
     def forget(self) -> None:
-        """The look failed: what it found counts as changed."""
+        """Note that the scan failed: its files count as changed."""
         self._listed = None
 
     def read(self, connection: sqlite3.Connection) -> Reading:
-        """Bring the tables to what the folder says. Call within a transaction, and `done` after it.
+        """Update the tables from the folder. Call it within a transaction, and `done` after it.
 
         Raises:
             OSError: the folder cannot be listed.
@@ -97,19 +97,19 @@ class Scan:
         return reading
 
     def document(self, path: str, key: ResourceKey) -> Document | None:
-        """The manifest of a resource, from memory if this look has read its file; None if it has just changed."""
+        """The manifest of a resource, from memory if this scan has read its file; None if it has just changed."""
         documents = self._made if path == _MADE else self._documents(path)
         return next((document for document in documents if document.key == key), None)
 
     def done(self) -> None:
-        """Free the manifests that were read: what they say is in the state now."""
+        """Free the manifests of this scan: the state contains them now."""
         self._fresh.clear()
 
     def _list(self) -> dict[str, str]:
         return list_manifests(self.folder) if self.folder.is_dir() else {}
 
     def _forget_other_rules(self, connection: sqlite3.Connection) -> None:
-        """Files that passed the validation of another version are read again."""
+        """Forget the files that another version validated, so that they are read again."""
         rules = f"{metadata.version('bus-core')} {digest_of(schema_text())}"
         if connection.execute("SELECT name FROM rules").fetchone()[0] != rules:
             connection.execute("DELETE FROM files")
@@ -134,7 +134,7 @@ class Scan:
             self._broken[path] = (remembered, file)
             return
         self._fresh[path] = file.documents
-        # A file that repeats itself is read at every look, because it has errors to tell.
+        # A file that repeats a resource of its own is read at every scan, because it has errors to report.
         _keep(connection, path, "" if _repeats_itself(file.documents) else remembered, file.documents)
 
     def _documents(self, path: str) -> Sequence[Document]:
@@ -148,7 +148,7 @@ class Scan:
         connection.executemany("DELETE FROM documents WHERE path = ?", rows)
 
     def _repeated(self, connection: sqlite3.Connection) -> list[ManifestError]:
-        """Mark the documents of each file that repeats a resource of an earlier one; what is wrong with those files."""
+        """Mark the documents of each file that repeats a resource of an earlier file. Returns the errors."""
         rows = connection.execute(_PATHS_OF_REPEATED)
         involved = {path for (path,) in rows}
         involved |= {path for path, documents in self._fresh.items() if _repeats_itself(documents)}

@@ -1,4 +1,4 @@
-"""Source: a folder of manifests, watched, with a state directory in place of an API server's memory."""
+"""Source: watches a folder of manifests, with a state directory in place of an API server's storage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bus_core.telemetry import get_logger
 _TICK_MS = 250
 _RESCAN = 1.0
 _RESCAN_SHARE = 0.02
-"""Seconds between two looks that no watch asked for, or as many as keep them at this share of the time."""
+"""Seconds between two scans without a reported change; longer if scans would take more than this share of the time."""
 
 log = get_logger(__name__)
 
@@ -38,15 +38,15 @@ log = get_logger(__name__)
 class ManifestSource:
     """A `Source` that reads a folder. See `bus_core.control_plane.sources.Source` for its methods.
 
-    The folder may be edited at any time. A file that is broken keeps what it last held; a resource that is missing is
-    deleted only when the folder exists, every file in it is good, and a second look agrees.
+    The folder may be edited at any time. A broken file keeps its last valid resources. A missing resource is deleted
+    only if the folder exists, all files in it are valid, and a second scan agrees.
 
     Args:
-        folder: the manifests; it may come into being later.
-        bus: whose state is kept.
-        state_dir: by default one below `$XDG_STATE_HOME/bus-core/` for this folder and bus.
-        allow_empty: whether a folder without any manifest means that everything is deleted.
-        extra: further objects, such as a Bus made in memory.
+        folder: the manifests; it may be created later.
+        bus: the bus whose state is kept.
+        state_dir: by default a folder below `$XDG_STATE_HOME/bus-core/` for this folder and bus.
+        allow_empty: whether a folder without manifests deletes every resource.
+        extra: more objects, such as a Bus made in memory.
 
     Raises:
         ConfigurationError: the state directory cannot be used.
@@ -71,7 +71,7 @@ class ManifestSource:
         self._writes = GroupCommit(self._state, self._reporter)
         self._trouble = ""
         self._lost = ""
-        self._looked = 0.0  # when the files were listed last; monotonic seconds
+        self._looked = 0.0  # time of the last scan; monotonic seconds
 
     def run(self, on_change: OnChange, stop: threading.Event) -> None:
         self._reporter.attach(on_change)
@@ -106,7 +106,7 @@ class ManifestSource:
         generation = resource.metadata.generation
         known = provisioned_parameters in (None, resource.provisioned_parameters)
         if known and merged == resource.conditions and resource.observed_generation == generation:
-            return  # the caller's version says it already; if it is stale, a newer one is on its way to the caller
+            return  # the caller's version has it already; if that is stale, a newer one will be reported
         self._writes.apply(resource, MergeConditions(conditions, generation, now, provisioned_parameters))
 
     def ensure_reachable(self, resource: Resource) -> Sequence[Condition]:
@@ -114,22 +114,22 @@ class ManifestSource:
         return [Condition(kind, "True", "Local") for kind in kinds]
 
     def remove_reachability(self, channel: Channel) -> None:
-        """Nothing was made."""
+        """Nothing to remove."""
 
     def problems(self) -> list[str]:
-        # A broken file is a complaint of its own, and what it held before stays.
+        # A broken file is reported separately, and its last valid resources stay.
         return [text for text in (self._trouble, self._lost) if text]
 
     def record_event(self, resource: Resource, reason: str, message: str, *, warning: bool = False) -> None:
         self._reporter.events.record(resource, reason, message, warning=warning)
 
     def _watch(self, stop: threading.Event) -> None:
-        """Look whenever something changes, until `stop` is set or a watched folder comes or goes."""
+        """Scan after each change, until `stop` is set or a watched folder appears or vanishes."""
         state = self._state.path.resolve()
         paths = [path for path in (self.folder, state) if path.is_dir()]
         for changes in _changes(paths, stop):
             in_folder = any(not Path(path).is_relative_to(state) for path in changes)
-            # The slow look beside the watch is for what no watch reports: links that are swapped far away.
+            # The periodic scan finds changes that no watch reports, such as a changed target of a link.
             rest = max(_RESCAN, self._scan.took / _RESCAN_SHARE)
             due = self._deletions.waiting or self._trouble or time.monotonic() - self._looked >= rest
             if in_folder or due or self._reporter.unmerged or self._state.changed():
@@ -138,11 +138,11 @@ class ManifestSource:
                 return
 
     def _look_safely(self, *, list_files: bool = True) -> bool:
-        """Look; False when that is not possible now: a subfolder went away meanwhile, the disk is full, …"""
+        """Scan. False if that fails now: a subfolder has just vanished, the disk is full, …"""
         try:
             self._look(list_files=list_files)
         except Exception as error:
-            trouble = f"the manifests in {self.folder} cannot be taken in: {error}"
+            trouble = f"the manifests in {self.folder} cannot be read: {error}"
             if trouble != self._trouble:
                 expected = isinstance(error, OSError | sqlite3.Error | ConfigurationError)
                 log.warning(trouble, exc_info=not expected)
@@ -152,13 +152,13 @@ class ManifestSource:
         if self._state.replaced() and not self._lost:
             self._lost = (
                 f"the state database in {self._state.path} was removed or replaced while the bus runs; "
-                "what it held is known until the bus ends: restart the bus"
+                "the bus keeps the old state until it ends: restart the bus"
             )
             log.warning(self._lost)
         return True
 
     def _look(self, *, list_files: bool) -> None:
-        """Report what other processes have changed; bring the state to what the folder says; report that."""
+        """Report the changes of other processes; update the state from the folder; report the changes."""
         if list_files:
             self._looked = time.monotonic()
         if self._state.changed():
@@ -169,7 +169,7 @@ class ManifestSource:
 
 
 def _changes(paths: Sequence[Path], stop: threading.Event) -> Iterator[list[str]]:
-    """The paths below these that have changed, at least every tick, until `stop` is set."""
+    """Yield the changed paths below these folders, at least every tick, until `stop` is set."""
     try:
         for changes in watchfiles.watch(
             *paths,
@@ -182,14 +182,14 @@ def _changes(paths: Sequence[Path], stop: threading.Event) -> Iterator[list[str]
             raise_interrupt=False,
         ):
             yield [path for _, path in changes]
-    except OSError as error:  # a folder went away this moment, or the system has no watch left to give
+    except OSError as error:  # a folder has just vanished, or the system's limit of watches is reached
         log.debug("no watch; the slow look goes on", detail=str(error))
         stop.wait(_TICK_MS / 1000)
         yield []
 
 
 def bus_object(bus: BusReference, driver: str) -> Object:
-    """A Bus made in memory, for `bus run --driver X` on manifests that have none."""
+    """A Bus made in memory, for `bus run --driver X` on manifests without a Bus."""
     metadata = {"name": bus.name} if bus.is_cluster_bus else {"name": bus.name, "namespace": bus.namespace}
     kind = "ClusterBus" if bus.is_cluster_bus else "Bus"
     return {

@@ -1,4 +1,4 @@
-"""Source: the state directory, which keeps for a folder of manifests what a cluster's API server would remember."""
+"""Source: the state directory. It stores for a folder of manifests the data that an API server would store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 
 def default_state_dir(folder: Path, bus: BusReference) -> Path:
-    """Where the state of this folder and bus is kept unless `--state-dir` says otherwise (XDG Base Directory)."""
+    """The default of `--state-dir` for this folder and bus (XDG Base Directory)."""
     home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     digest = hashlib.sha256(f"{folder.resolve()}\0{bus}".encode()).hexdigest()[:12]
     return Path(home) / "bus-core" / f"{bus.namespace or 'cluster'}-{bus.name}-{digest}"
@@ -35,9 +35,9 @@ class Entry:
     """A stored resource.
 
     Attributes:
-        object: as an API server would return it.
-        origin: the manifest file it came from; empty: it was made in memory.
-        digest: of the manifest it holds (see `manifest_digest`).
+        object: in the form of an API server's answer.
+        origin: its manifest file; empty if it was made in memory.
+        digest: the digest of its manifest (see `manifest_digest`).
     """
 
     object: Object
@@ -47,11 +47,11 @@ class Entry:
 
 @dataclass(slots=True)
 class Changes:
-    """What other transactions changed.
+    """The changes of other transactions.
 
     Attributes:
         resources: new and changed resources, each with the number of its change, in this order.
-        present: every key that is stored, if any may have been removed; else None.
+        present: every stored key if one may have been removed, else None.
         damaged: keys whose row cannot be read.
         upto: the number of the last change.
     """
@@ -63,13 +63,13 @@ class Changes:
 
 
 class StateDirectory:
-    """Reads and writes the stored resources. Thread-safe, and safe between processes.
+    """Reads and writes the stored resources. Several threads and processes may use it.
 
     The database is opened at the first use in a process, never before a fork.
 
     Args:
-        path: created for this user alone if it does not exist.
-        folder: the watched folder, which must not hold it: a bus never writes into its user's manifests.
+        path: created for this user only if it does not exist.
+        folder: the watched folder. It must not contain `path`: a bus never writes into the user's manifests.
 
     Raises:
         ConfigurationError: `path` is inside the folder, or its database cannot be created, read or written.
@@ -93,7 +93,7 @@ class StateDirectory:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[sqlite3.Connection]:
-        """No other thread of this process uses the state meanwhile.
+        """A context in which no other thread of this process uses the state.
 
         Raises:
             ConfigurationError: the database cannot be used.
@@ -105,15 +105,15 @@ class StateDirectory:
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """No other thread or process changes the state meanwhile; all changes are kept, or none.
+        """A context in which no other thread or process changes the state. All of its changes are stored, or none.
 
         Args:
-            durable: whether the changes must survive a power failure from the end of the transaction on. Without it
-                they survive the death of this process.
+            durable: whether the committed changes must survive a power failure. If not, they only survive the death of
+                this process.
 
         Raises:
             ConfigurationError: the database cannot be used.
-            sqlite3.Error: it cannot be written now: the disk is full, or another process writes for too long.
+            sqlite3.Error: the database cannot be written now: the disk is full, or another process writes for too long.
         """
         with self.exclusive() as connection:
             mode = "FULL" if durable else "NORMAL"
@@ -131,7 +131,7 @@ class StateDirectory:
                 raise
 
     def read(self, key: ResourceKey) -> Entry | None:
-        """The stored resource, or None if there is none or its row is damaged."""
+        """The stored resource, or None if it is missing or its row is damaged."""
         with self.exclusive() as connection:
             row = connection.execute(
                 "SELECT object, origin, digest FROM resources WHERE kind = ? AND namespace = ? AND name = ?",
@@ -150,7 +150,7 @@ class StateDirectory:
     def write(self, key: ResourceKey, entry: Entry) -> int:
         """Store a resource under the next resourceVersion, or remove it if it is deleted and has no finalizer left.
 
-        Call within a transaction. Returns the number of this change; 0 where the resource was removed.
+        Call it within a transaction. Returns the number of this change; 0 if the resource was removed.
         """
         with self.exclusive() as connection:
             metadata = entry.object["metadata"]
@@ -172,7 +172,7 @@ class StateDirectory:
             return _data_version(connection) != self._data_version
 
     def replaced(self) -> bool:
-        """Whether the database was removed or replaced. The one that was opened is used until this process ends."""
+        """Whether the database file was removed or replaced. This process keeps using the opened file until it ends."""
         with self._lock:
             return self._connection is not None and self._file != _identity(self.path / FILE)
 
@@ -181,11 +181,11 @@ class StateDirectory:
 
         Args:
             since: 0 for every resource.
-            known: the resources that the caller knows, to tell whether some were removed.
+            known: the keys that the caller knows, to find out whether a resource was removed.
         """
         with self.exclusive() as connection:
             self._data_version = _data_version(connection)
-            connection.execute("BEGIN")  # one moment for all three answers
+            connection.execute("BEGIN")  # the three queries see the same state
             try:
                 found = Changes([], None, [], since)
                 for kind, namespace, name, change, text in connection.execute(
@@ -222,9 +222,9 @@ class StateDirectory:
             if resource.key != key:
                 raise ValueError(f"it holds {resource.key}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            # One damaged row must not take the others along; its manifest brings the resource back.
+            # One damaged row must not affect the others; its manifest restores the resource.
             log.error(
-                "a stored resource cannot be read and is left out",
+                "skipped a stored resource that cannot be read",
                 resource=str(key),
                 path=str(self.path / FILE),
                 detail=f"{type(error).__name__}: {error}",

@@ -21,18 +21,18 @@ from bus_core.control_plane.sources.folder.objects import (
 from bus_core.model.resources import ResourceKey
 from bus_core.telemetry import get_logger
 
-_FILE_VERSION = 1  # of the files, the only one there ever was
+_FILE_VERSION = 1  # the only version of the files
 
 log = get_logger(__name__)
 
 
 def prepare(connection: sqlite3.Connection, directory: Path) -> None:
-    """Create the tables in a new database, and take over what an older version stored, in one transaction.
+    """Create the tables in a new database, and migrate the state of an older version, in one transaction.
 
-    A crash leaves the old files complete, or the new database complete; the old files are removed after it.
+    After a crash, either the old files or the new database are complete. The old files are removed at the end.
 
     Raises:
-        sqlite3.Error, OSError: that is not possible now, and nothing has changed.
+        sqlite3.Error, OSError: the migration failed, and nothing was changed.
     """
     if _version(connection) == 0:
         connection.execute("PRAGMA synchronous = FULL")
@@ -69,7 +69,7 @@ def _fill(connection: sqlite3.Connection, directory: Path) -> None:
 
 @contextlib.contextmanager
 def _old_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of the old kind, so that no process of an older version writes meanwhile."""
+    """Hold the lock of the older version, so that no process of that version writes meanwhile."""
     path = directory / "resources.lock"
     if not path.exists():
         yield
@@ -80,9 +80,9 @@ def _old_lock(directory: Path) -> Iterator[None]:
 
 
 def _old_resources(directory: Path) -> Iterator[tuple[ResourceKey, Object, str]]:
-    """Each stored resource with its key and the manifest file it came from.
+    """Yield each stored resource with its key and its manifest file.
 
-    A damaged file is logged and left out; its manifest brings the resource back. A destination that a bus refuses is
+    A damaged file is logged and skipped; its manifest restores the resource. A destination that a bus refuses is
     yielded without its user information.
     """
     for path in sorted((directory / "resources").glob("*.json")):
@@ -95,4 +95,4 @@ def _old_resources(directory: Path) -> Iterator[tuple[ResourceKey, Object, str]]
             yield object_key(found), found, str(content["origin"])
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             detail = f"{type(error).__name__}: {error}"
-            log.error("a state file cannot be read and is left out", path=str(path), detail=detail)
+            log.error("skipped a state file that cannot be read", path=str(path), detail=detail)

@@ -1,4 +1,4 @@
-"""Source: turns YAML text into plain objects, quickly where it is good, with line numbers where it is not."""
+"""Source: turns YAML text into plain objects: quickly if it is valid, with line numbers if it is not."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import yaml
 from bus_core.model.errors import ManifestError
 
 MAX_NODES = 500_000
-"""How many nodes a file may hold once its aliases are followed: a few lines of aliases can stand for billions."""
+"""The limit of nodes in a file, counted with aliases expanded: a few lines of aliases can expand to billions."""
 
 MAX_DEPTH = 64
-"""How deep a file may nest, aliases followed: an alias may lead back to itself, and PyYAML's C code has one stack."""
+"""The limit of nesting, with aliases expanded: an alias may contain itself, and PyYAML's C code recurses."""
 
 Lines = dict[tuple[str | int, ...], int]
 """The line on which each field begins, by its path; the empty path is the object itself."""
@@ -25,14 +25,14 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnusualYAMLError(Exception):
-    """The text holds something that only `objects_with_lines` judges: a mistake, an anchor, a tag, deep nesting."""
+    """The text contains a mistake, an anchor, a tag or deep nesting. Only `objects_with_lines` handles these."""
 
 
 def objects(text: str) -> list[Any]:
     """Every document of a text as plain data. Three times as fast as `objects_with_lines`, with the same result.
 
     Raises:
-        UnusualYAMLError: call `objects_with_lines`, which reads the text or says what is wrong and where.
+        UnusualYAMLError: call `objects_with_lines`, which reads the text or finds the mistake and its line.
     """
     loader = _SafeLoader(text)
     found = []
@@ -84,7 +84,7 @@ def objects_with_lines(path: Path, text: str) -> Iterator[tuple[Any, Lines]]:
     """Every document of a text as plain data, with the line of each field.
 
     Raises:
-        ManifestError: the text is not YAML, or not YAML that a manifest may hold.
+        ManifestError: the text is not YAML, or contains YAML that a manifest must not contain.
     """
     loader = _Loader(path, text)
     try:
@@ -95,7 +95,7 @@ def objects_with_lines(path: Path, text: str) -> Iterator[tuple[Any, Lines]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark is not None and mark.line >= len(text.splitlines()) and error.context_mark is not None:
-            mark = error.context_mark  # at the end of a file the begin of what was not ended says more
+            mark = error.context_mark  # for an unfinished block, its beginning is more useful than the end of the file
         what = " ".join(filter(None, (error.context, error.problem)))
         raise ManifestError(f"is not YAML: {what}", path=str(path), line=mark.line + 1 if mark else 0) from None
     except yaml.YAMLError as error:
@@ -105,7 +105,7 @@ def objects_with_lines(path: Path, text: str) -> Iterator[tuple[Any, Lines]]:
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]
-    """Stops at a depth; PyYAML calls these two on the way into each node and out again."""
+    """Stops at a depth. PyYAML calls these two methods when it enters and leaves a node."""
 
     def __init__(self, path: Path, text: str) -> None:
         super().__init__(text)
@@ -142,7 +142,7 @@ class _Construct:
     def _value(self, node: yaml.Node, at: tuple[str | int, ...]) -> Any:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise ManifestError("holds too many nodes; are its aliases meant?", path=str(self.path))
+            raise ManifestError("contains too many nodes; check its aliases", path=str(self.path))
         if len(at) > MAX_DEPTH:
             raise _too_deep(self.path, node, "; does an alias lead back to itself?")
         self.lines.setdefault(at, node.start_mark.line + 1)
@@ -166,13 +166,13 @@ class _Construct:
         return data
 
 
-# Booleans of YAML 1.1 that PyYAML takes for text and kubectl does not: both must refuse the same.
+# Booleans of YAML 1.1 that PyYAML reads as text, but kubectl does not. Both must refuse the same files.
 _LETTERS = {"y": True, "Y": True, "n": False, "N": False}
 
 
 def _scalar(node: yaml.Node) -> Any:
     if node.tag == "tag:yaml.org,2002:timestamp":
-        return node.value  # a date without quotes is text, as it is to the API server
+        return node.value  # a date without quotes is text, as for the API server
     if node.tag == "tag:yaml.org,2002:str":
         return _LETTERS.get(node.value, node.value) if not getattr(node, "style", None) else node.value
     return yaml.SafeLoader("").construct_object(node)
@@ -193,4 +193,4 @@ def _resolve(value: str) -> Any:
 
 
 _cached_plain = lru_cache(maxsize=4096)(_resolve)
-"""Most scalars are names of fields, kinds and versions that come again and again."""
+"""A cache, because most scalars are repeated names of fields, kinds and versions."""

@@ -17,20 +17,20 @@ from bus_core.model.resources import API_VERSION, Resource
 from bus_core.telemetry import get_logger
 
 REPEAT = 60.0
-"""Seconds within which the same Event again is only counted."""
+"""Seconds within which a repeated Event is only counted."""
 
 BURST = 5
 REFILL = 60.0
-"""For each resource and reason so many different Events at once, and one more in so many seconds."""
+"""The limit per resource and reason: so many different Events at once, and one more each so many seconds."""
 
 MAX_NOTE = 1024
-"""Characters of a note (events.k8s.io/v1)."""
+"""The longest note in characters (events.k8s.io/v1)."""
 
 log = get_logger(__name__)
 
 
 class EventRecorder:
-    """`record` may be called from any thread and never blocks or raises; a thread of its own writes."""
+    """Records Events; its own thread writes them. `record` is thread-safe, and never blocks or raises."""
 
     def __init__(self, client: ClusterClient, component: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -49,7 +49,7 @@ class EventRecorder:
         self._thread.start()
 
     def stop(self) -> None:
-        """What waits is written within a second, or left."""
+        """Stop the thread. It writes waiting Events for at most a second."""
         try:
             self._queue.put_nowait(None)
         except queue.Full:
@@ -65,12 +65,12 @@ class EventRecorder:
             try:
                 self._queue.put_nowait((path, event))
             except queue.Full:
-                log.debug("an Event is left out: too many wait", resource=str(resource.key), reason=reason)
+                log.debug("skipped an Event: too many are waiting", resource=str(resource.key), reason=reason)
 
     def _plan(
         self, resource: Resource, reason: str, note: str, warning: bool, now: float
     ) -> tuple[str, dict[str, Any]]:
-        """The write that this Event needs: where and what; an empty path for none."""
+        """Path and body of the write for this Event; an empty path if no write is needed."""
         key = (resource.uid, reason, note)
         stamp = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         said = self._said.get(key)
@@ -111,7 +111,7 @@ class EventRecorder:
         return EVENTS.path(namespace), event
 
     def _sweep(self, now: float) -> None:
-        """Forget now and then what was said long ago, so that memory follows what exists."""
+        """Forget old Events from time to time, to bound memory."""
         if now >= self._next_sweep:
             self._next_sweep = now + 10 * REPEAT
             self._said = {key: said for key, said in self._said.items() if now - said[0] < 10 * REPEAT}

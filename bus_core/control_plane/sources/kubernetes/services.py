@@ -33,7 +33,7 @@ class ServiceName:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The part of a Service that says whether it is as it should be."""
+    """The part of a Service that is compared with the wanted state."""
 
     owner: str
     version: str
@@ -41,7 +41,7 @@ class _Known:
 
 
 class Services:
-    """Thread-safe. `take` and `take_front` are told what a watch brings; the other methods read that, and write.
+    """Thread-safe. A watch calls `take` and `take_front`; the other methods read their data, and write Services.
 
     Args:
         front: the Service of the pods that receive events.
@@ -62,7 +62,7 @@ class Services:
         return (meta["name"], meta.get("namespace") or "") == (self.front.name, self.front.namespace)
 
     def take(self, event: str, item: dict[str, Any]) -> ChannelReference | None:
-        """A Service with our label was seen, or is gone; the channel that it is for."""
+        """Store or remove a Service with our label. Returns its channel."""
         meta = item["metadata"]
         reference = ChannelReference(meta["name"].removesuffix(CHANNEL_SERVICE_SUFFIX), meta.get("namespace") or "")
         with self._lock:
@@ -74,25 +74,25 @@ class Services:
         return reference if changed else None
 
     def take_front(self, event: str) -> bool:
-        """The bus's own Service was seen, or is gone; whether that changes anything."""
+        """Store or remove the bus's own Service. Returns whether that is a change."""
         with self._lock:
             before, self._has_front = self._has_front, event != "DELETED"
             return before != self._has_front
 
     def route(self) -> Condition:
-        """Whether a channel's name leads anywhere: the bus's own Service exists."""
+        """The conditions of a channel's name: whether the bus's own Service exists."""
         if self._has_front:
             return Condition("Routeable", "True", "ServiceExists")
         return Condition("Routeable", "False", "ServiceNotFound", self._missing)
 
     def serviceable(self) -> Condition:
-        """The same, for the Bus itself."""
+        """The same condition for the Bus itself."""
         if self._has_front:
             return Condition("Serviceable", "True", "ServiceExists")
         return Condition("Serviceable", "False", "ServiceNotFound", self._missing)
 
     def serve(self, channel: Channel) -> Condition:
-        """Make the channel's Service what it should be. Writes nothing when it is."""
+        """Create or update the channel's Service, if it differs from the wanted state."""
         with self._lock:
             known = self._known.get(channel.reference)
         if known is not None and (known.owner, known.target) == (channel.uid, self.front.host):
@@ -106,7 +106,7 @@ class Services:
             text = str(error)
             if error.status == 409 and known is None:
                 name = f"{channel.name}{CHANNEL_SERVICE_SUFFIX}"
-                text = f"a Service {name} exists that is not this bus's; delete it, or rename it"
+                text = f"the Service {name} belongs to something else; delete it, or rename it"
             if self._said.get(channel.reference) != text:
                 self._said[channel.reference] = text
                 log.warning("a channel has no Service", channel=str(channel.reference), reason=reason, detail=text)
@@ -117,10 +117,10 @@ class Services:
         return Condition("Serviceable", "True", "ServiceExists")
 
     def remove(self, channel: Channel) -> None:
-        """Delete the channel's Service, if it is this channel's.
+        """Delete the channel's Service, if it belongs to this channel.
 
-        Its owner reference would see to that where a cluster collects garbage, but later: a channel deleted and made
-        again in a second should not meet the old one.
+        The cluster's garbage collector would delete it by its owner reference, but later. A channel that is deleted and
+        created again within a second should not find the old Service.
         """
         with self._lock:
             known = self._known.get(channel.reference)
@@ -130,7 +130,9 @@ class Services:
             self._client.delete(SERVICES.path(channel.namespace, f"{channel.name}{CHANNEL_SERVICE_SUFFIX}"))
         except ApiError as error:
             if error.status != 404:
-                log.warning("a channel's Service is left", channel=str(channel.reference), detail=str(error))
+                log.warning(
+                    "a channel's Service could not be deleted", channel=str(channel.reference), detail=str(error)
+                )
         self._said.pop(channel.reference, None)
         with self._lock:
             self._known.pop(channel.reference, None)

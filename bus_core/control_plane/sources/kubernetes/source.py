@@ -38,7 +38,7 @@ APIS: dict[Kind, Api] = {
 }
 
 REJECTED = 60.0
-"""Seconds of nothing but 401 from which on the credentials count as rejected, and not as being rotated."""
+"""Seconds of only 401 answers after which the credentials count as rejected. A shorter time may be a rotation."""
 
 _LAST_WAIT = 0.5
 
@@ -48,15 +48,15 @@ log = get_logger(__name__)
 class KubernetesSource:
     """A `Source` on a cluster's API server. See `bus_core.control_plane.sources.Source` for its methods.
 
-    A namespaced Bus needs nothing outside its namespace: every list and watch is one of that namespace.
+    For a namespaced Bus, every list and watch is limited to its namespace.
 
     Args:
-        client: for the API server.
-        bus: whose resources count.
-        component: names this program in Events.
-        service: of the pods that receive events; by default `BUS-bus` in the Bus's namespace.
-        provisions: whether this process plays the provisioner's role, and so watches and writes Services.
-        silence: seconds without a byte until a watch counts as lost.
+        client: calls the API server.
+        bus: the bus whose resources are reported.
+        component: the name of this program in Events.
+        service: the Service of the pods that receive events; by default `BUS-bus` in the Bus's namespace.
+        provisions: whether this process is a provisioner, and so watches and writes Services.
+        silence: seconds without a byte after which a watch is restarted.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class KubernetesSource:
             for kind, query in watched
         ]
         if provisions:
-            # One watch for the channels' Services and the bus's own: an unwell server is asked no more than for others.
+            # One watch for the channels' Services and the bus's own, to spare a failing API server.
             ours = {"labelSelector": f"{LABEL_BUS}={bus.name}"}
             self._reflectors.append(
                 Reflector(
@@ -123,7 +123,7 @@ class KubernetesSource:
             reflector.stop()
         end = time.monotonic() + _LAST_WAIT
         for thread in threads:
-            # One that hangs in a list ends by its own time limit, and is not heard any more.
+            # A thread that hangs in a list ends by its own time limit. Its reports are ignored.
             thread.join(max(end - time.monotonic(), 0.0))
         with self._report_lock:
             self._on_change = None
@@ -182,12 +182,12 @@ class KubernetesSource:
     def remove_reachability(self, channel: Channel) -> None:
         self._services.remove(channel)
 
-    # Writes, each on the very version that the decision was made from.
+    # Writes. Each requires the resource version on which the decision was based.
 
     def _patch(
         self, resource: Resource, meta: dict[str, Any], *, status: Any = None, gone_is_fine: bool = False
     ) -> None:
-        """Patch one version of a resource; its status if one is given."""
+        """Patch one version of a resource, or its status if one is given."""
         if self._given_up:
             raise TemporaryError(f"{resource.key}: the API server does not answer, and the monitor is stopping")
         at = resource.metadata
@@ -200,7 +200,7 @@ class KubernetesSource:
         except ApiError as error:
             if error.status == 404 and gone_is_fine:
                 return
-            # One write without an answer is enough for a stop to wait for.
+            # A stop waits for at most one write without an answer.
             self._given_up = self._given_up or (error.status == 0 and self._stop.is_set())
             raise as_error(error, resource) from None
         self._seen.wrote(resource, from_object(answer))
@@ -208,7 +208,7 @@ class KubernetesSource:
     # What the reflectors report.
 
     def on_resource(self, kind: Kind, event: str, item: dict[str, Any]) -> None:
-        """One of the four kinds is new, changed, or gone (`event` is `DELETED`). Called by the reflectors."""
+        """Report a resource that is new, changed, or deleted (`event` is `DELETED`). Called by the reflectors."""
         if event == "DELETED":
             meta = item["metadata"]
             key = ResourceKey(kind, meta.get("namespace") or "", meta["name"])
@@ -234,7 +234,7 @@ class KubernetesSource:
                     self._again(key)
 
     def _again(self, key: ResourceKey) -> None:
-        """Have a resource reconciled once more, though it has not changed itself."""
+        """Report an unchanged resource again, so that it is reconciled."""
         resource = self._seen.get(key)
         if resource is not None:
             self._report(Change(key, resource))
@@ -246,7 +246,7 @@ class KubernetesSource:
 
 
 class _KindListener:
-    """Gives what one reflector reports to the source, with the kind that the items of a list do not name."""
+    """Passes the objects of one reflector to the source. It adds the kind, which the items of a list lack."""
 
     def __init__(self, source: KubernetesSource, kind: Kind) -> None:
         self._source = source
@@ -257,7 +257,7 @@ class _KindListener:
 
 
 def as_error(error: ApiError, resource: Resource) -> TemporaryError:
-    """What a refused write means for a reconcile."""
+    """The error that a reconcile gets for a refused write."""
     if error.status == 403:
         return ForbiddenError(str(error), retry_after=5.0)
     after = error.retry_after or (0.0 if error.status == 409 else 1.0)
@@ -265,7 +265,7 @@ def as_error(error: ApiError, resource: Resource) -> TemporaryError:
 
 
 def read_bus(client: ClusterClient, bus: BusReference) -> Resource | None:
-    """The Bus or ClusterBus itself, or None where there is none.
+    """Read the Bus or ClusterBus. Returns None if it does not exist.
 
     Raises:
         ApiError: the server refused, or did not answer.
