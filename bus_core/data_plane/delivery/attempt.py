@@ -19,6 +19,8 @@ from bus_core.telemetry import get_logger
 MAX_HOPS = 32
 """How many replies may lead to an event before it counts as a loop."""
 
+_EVENT = Leg.EVENT  # an attribute of an enum costs 40 ns in Python 3.11
+
 log = get_logger(__name__)
 
 
@@ -94,7 +96,7 @@ class Attempts:
             LoopError: too many replies led to this event.
         """
         lane = event.lane
-        if event.leg is Leg.EVENT:
+        if event.leg is _EVENT:
             destination = target.subscriber or target.reply_to
         elif event.leg is Leg.DEAD_LETTER:
             destination = lane.sink
@@ -122,7 +124,7 @@ class Attempts:
         Raises:
             InvalidMessageError: the reply cannot be sent as an event.
         """
-        if not reply.body or event.leg is not Leg.EVENT or not target.subscriber or not target.reply_to:
+        if not reply.body or event.leg is not _EVENT or not target.subscriber or not target.reply_to:
             return DELIVERED
         message = self._dispatcher.reply_to_message(reply, event.message)
         if message is None:

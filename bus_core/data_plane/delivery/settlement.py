@@ -16,6 +16,8 @@ from bus_core.model.errors import UnavailableError
 from bus_core.model.message import Message
 from bus_core.telemetry import get_logger
 
+_DEAD_LETTER = Leg.DEAD_LETTER  # an attribute of an enum costs 40 ns in Python 3.11
+
 log = get_logger(__name__)
 
 
@@ -59,13 +61,13 @@ class Settlement:
         """Settle an event that the subscriber or the sink took."""
         self._scheduler.finish(event, now, success=True)
         stats = event.source.stats
-        if event.leg is Leg.DEAD_LETTER:
+        is_letter = event.leg is _DEAD_LETTER
+        if is_letter:
             stats.dead_lettered += 1
         else:
             stats.failure = ""
             stats.delivered += 1
         if event.future is not None:
-            is_letter = event.leg is Leg.DEAD_LETTER
             completions.append(Completion(event.future, Outcome.DEAD_LETTERED if is_letter else Outcome.DELIVERED))
 
     def failed(

@@ -30,6 +30,7 @@ releases the interpreter's lock: it costs 1 µs alone and 10 µs with eight thre
 so after its first answer, so the first reuse is always checked."""
 
 _RECEIVE_BYTES = 64 * 1024
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 _DEADLINE_SLACK = 0.05
 """Seconds by which an exchange may pass its deadline; less would cost more system calls."""
 _NOTHING = memoryview(b"")
@@ -141,7 +142,7 @@ class Connection(HTTPConnection):
         try:
             if self._rest:
                 self._push(self._rest)
-            reply = self._reader.feed(self.sock.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT), cap)
+            reply = self._reader.feed(self.sock.recv(_RECEIVE_BYTES, _DONTWAIT), cap)
         except BlockingIOError:
             return None
         except (OSError, DispatchError) as error:
@@ -163,7 +164,7 @@ class Connection(HTTPConnection):
 
     def _push(self, data: bytes | memoryview) -> None:
         try:
-            sent = self.sock.send(data, socket.MSG_DONTWAIT)
+            sent = self.sock.send(data, _DONTWAIT)
         except BlockingIOError:
             sent = 0
         except (BrokenPipeError, ConnectionResetError):

@@ -65,11 +65,13 @@ class Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = Connection
     QueueCls = _IdleStack
     pool: _IdleStack | None
+    closed = False
+    """Whether `close` was called. An exchange under way closes its connection at its end."""
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called. An exchange under way closes its connection at its end."""
-        return self.pool is None
+    def close(self) -> None:
+        """Close idle connections now, and each other one at the end of its exchange. Idempotent."""
+        self.closed = True
+        super().close()
 
     def exchange(self, destination: str, prefix: bytes, event: Encoded, timeout: float, cap: int) -> Reply:
         """Send one event on an idle connection, or on a new one. See `Connection.exchange`.
