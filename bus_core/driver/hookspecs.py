@@ -59,8 +59,8 @@ class ResourceHooks(Protocol):
         parameters: ResolvedParameters,
         channel_parameters: ResolvedParameters,
     ) -> None:
-        """Start to deliver the channel's events to the subscription. Runs in every worker, and again when
-        subscriber, replyTo, delivery settings or parameters change. After it returns, every newly accepted event must arrive."""
+        """Start to deliver the channel's events to the subscription. Runs in every worker, and again when `subscriber`,
+        `replyTo`, delivery settings or parameters change. After it returns, every newly accepted event must arrive."""
 
     @hookspec(firstresult=True)
     def unsubscribe(self, channel: Channel, subscription: Subscription) -> None:
