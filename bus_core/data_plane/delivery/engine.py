@@ -10,6 +10,7 @@ from concurrent.futures import Future
 
 from bus_core.data_plane.delivery.attempt import DELIVERED, AttemptResult, Attempts, Outgoing
 from bus_core.data_plane.delivery.completion import Completion, run_all
+from bus_core.data_plane.delivery.executor import Executor
 from bus_core.data_plane.delivery.lane import Lane, QueuedEvent, Target
 from bus_core.data_plane.delivery.loop_executor import LoopExecutor
 from bus_core.data_plane.delivery.registry import LaneRegistry
@@ -133,6 +134,7 @@ class DeliveryEngine:
         """Refuse new events, and wait at most `timeout` seconds until all are settled. Returns the number of events
         given up."""
         drain, scheduler = self._drain, self._scheduler
+        executors: tuple[Executor, ...] = (self._threads, self._loop)
         completions: list[Completion] = []
         now = time.monotonic()
         with self.lock:
@@ -150,11 +152,11 @@ class DeliveryEngine:
         with self.lock:
             waiting = [event for lane in self._lanes for event in scheduler.close(lane, now)]
             drain.over = True
-            in_flight = [*self._threads.in_flight(), *self._loop.in_flight()]
+            in_flight = [event for executor in executors for event in executor.in_flight()]
             self._settlement.abandon([*waiting, *in_flight], "shutdown", completions)
         run_all(completions)
-        self._threads.close()
-        self._loop.close()
+        for executor in executors:
+            executor.close()
         return drain.given_up
 
     # The methods below are called by the executors and the timer (`executor.Engine`).

@@ -186,9 +186,6 @@ class ConsumerLoop:
             "partitions lost", subscription=str(self.identity.subscription), partitions=sorted(numbers)
         )
 
-    def _note(self, event: str, partitions: list[int]) -> None:
-        self._clients.logger.info(event, subscription=str(self.identity.subscription), partitions=partitions)
-
     def _forget(self, partitions: set[int]) -> None:
         self._submitter.drop(partitions)
         self._reader.revoked(partitions)
